@@ -68,9 +68,9 @@ def verified_positive_definite(matrix: Array, perturbation: Array | None = None)
     """Whether every symmetric matrix within ``perturbation`` (entrywise) of ``matrix`` is positive definite.
 
     ``True`` is a proof; ``False`` only says that this proof did not go through. The method is Rump's
-    (BIT 46, 2006): a floating-point Cholesky factorisation that runs to its end on a matrix whose diagonal was
-    lowered by more than its backward error. The matrix is scaled by exact powers of two first. ``matrix`` is
-    float64 and symmetric to the last bit, else ``ValueError``; ``perturbation`` is non-negative.
+    (BIT 46, 2006): a floating-point Cholesky factorisation that runs to its end on a matrix whose diagonal
+    was lowered by more than its backward error. The matrix is scaled by exact powers of two first.
+    ``matrix`` is float64 and symmetric to the last bit, else ``ValueError``; ``perturbation`` is non-negative.
     """
     n = matrix.shape[0]
     if matrix.shape != (n, n) or matrix.dtype != np.float64:
@@ -98,9 +98,9 @@ def verified_positive_definite(matrix: Array, perturbation: Array | None = None)
     if not np.isfinite(scaled).all() or not np.isfinite(radius).all():
         return False
 
-    # A completed Cholesky factor R satisfies R'R = A + F with |F_ij| <= k/(1-k) sqrt(a_ii a_jj), k = gamma(n+1),
-    # so the norm of F is at most k/(1-k) trace(A). Seven operations more than that pay for BLAS libraries that
-    # multiply by a rounded reciprocal where the textbook divides. A perturbation within E is at least -diag(E 1).
+    # A completed Cholesky factor R has R'R = A + F with |F_ij| <= k/(1-k) sqrt(a_ii a_jj), k = gamma(n+1), so
+    # the norm of F is at most k/(1-k) trace(A). Seven operations more pay for BLAS libraries that multiply by
+    # a rounded reciprocal where the textbook divides. A perturbation within E is at least -diag(E 1).
     diagonal = np.diagonal(scaled)
     k = gamma(n + 8)
     if k >= 0.25:
@@ -120,9 +120,9 @@ def verified_positive_definite(matrix: Array, perturbation: Array | None = None)
 
 
 def well_posedness_margin(W: Array, lam: Array) -> float:
-    """A proven m > 0 with 2 Lam - Lam W - W' Lam - 2 m Lam >= 0 for the stored numbers; 0.0 where none was proved.
+    """A proven m > 0 with 2 Lam - Lam W - W' Lam - 2 m Lam >= 0 for the stored numbers, or 0.0.
 
-    ``W`` is (n, n) and ``lam`` (n,), the diagonal of Lam. Such an m makes the equation with weights ``W`` and
+    0.0 means that none could be proved. ``W`` is (n, n) and ``lam`` (n,), the diagonal of Lam. Such an m makes the equation with weights ``W`` and
     slopes in [0, 1] have exactly one equilibrium for every input, and I - W strongly monotone with constant m
     in the inner product of Lam. The value is the largest one up to rounding: an eigenvalue estimate, lowered
     until the proof goes through.
