@@ -70,7 +70,7 @@ def verified_positive_definite(matrix: Array, perturbation: Array | None = None)
     ``True`` is a proof; ``False`` only says that this proof did not go through. The method is Rump's
     (BIT 46, 2006): a floating-point Cholesky factorisation that runs to its end on a matrix whose diagonal
     was lowered by more than its backward error. The matrix is scaled by exact powers of two first.
-    ``matrix`` is float64 and symmetric to the last bit, else ``ValueError``; ``perturbation`` is non-negative.
+    ``matrix`` is float64 and symmetric to the last bit, else ``ValueError``; ``perturbation`` is at least 0.
     """
     n = matrix.shape[0]
     if matrix.shape != (n, n) or matrix.dtype != np.float64:
@@ -122,10 +122,10 @@ def verified_positive_definite(matrix: Array, perturbation: Array | None = None)
 def well_posedness_margin(W: Array, lam: Array) -> float:
     """A proven m > 0 with 2 Lam - Lam W - W' Lam - 2 m Lam >= 0 for the stored numbers, or 0.0.
 
-    0.0 means that none could be proved. ``W`` is (n, n) and ``lam`` (n,), the diagonal of Lam. Such an m makes the equation with weights ``W`` and
-    slopes in [0, 1] have exactly one equilibrium for every input, and I - W strongly monotone with constant m
-    in the inner product of Lam. The value is the largest one up to rounding: an eigenvalue estimate, lowered
-    until the proof goes through.
+    0.0 means that none could be proved. ``W`` is (n, n) and ``lam`` (n,), the diagonal of Lam. Such an m
+    makes the equation with weights ``W`` and slopes in [0, 1] have exactly one equilibrium for every input,
+    and I - W strongly monotone with constant m in the inner product of Lam. The value is the largest one
+    up to rounding: an eigenvalue estimate, lowered until the proof goes through.
     """
     W = np.asarray(W, dtype=np.float64)
     lam = np.asarray(lam, dtype=np.float64)
