@@ -1,0 +1,7 @@
+"""``python -m equilip`` is the command ``equilip``."""
+
+import sys
+
+from equilip.cli import main
+
+sys.exit(main())

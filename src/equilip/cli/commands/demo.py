@@ -1,0 +1,69 @@
+"""Train a bounded network on the bundled digits and show what it is worth, in under a minute.
+
+Needs no network and no options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from equilip.cli.commands.evaluate import rows
+from equilip.cli.commands.train import describe
+from equilip.cli.options import Parser, add_data
+from equilip.cli.output import Output
+
+EPOCHS = 20
+
+
+def arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "--out", default="runs/demo", metavar="DIR", help="run directory, replaced (default: runs/demo)"
+    )
+    add_data(parser)
+
+
+def run(options: argparse.Namespace, output: Output) -> int:
+    start = time.perf_counter()
+    import torch
+
+    from equilip import data
+    from equilip.train import TrainConfig, evaluate, load_form, runs, train
+
+    config = TrainConfig(
+        data="digits",
+        model="lben",
+        gamma=1.0,
+        width=60,
+        epochs=EPOCHS,
+        batch=64,
+        lr=3e-3,
+        schedule="step",
+        step_epochs=8,
+        limit=options.limit,
+        seed=options.seed,
+        device=options.device,
+    )
+    output.line(
+        "An equilibrium network for handwritten digits whose slope cannot exceed gamma = 1, whatever it learns."
+    )
+    with output.progress("training", config.epochs) as progress:
+        path, _ = train(
+            config,
+            options.out,
+            overwrite=True,
+            on_epoch=lambda metrics: progress.step(describe(metrics, config.epochs)),
+        )
+    form = load_form(path).to(torch.float64)
+    dataset = data.load("digits", limit=options.limit)
+    found = evaluate(form, dataset.test_x, dataset.test_y)
+    values = {"data": "digits", **found.as_table()}
+    runs.write_result(path, "evaluation", values, runs.stored_sha256(path))
+    seconds = time.perf_counter() - start
+    output.facts(f"{path}: an LBEN with gamma = 1 on digits", rows(found))
+    output.line(f"done in {seconds:.0f} s; try next:")
+    output.line(f"  equilip evaluate {path} --json")
+    output.line("  equilip train --data digits --model lben --gamma 0.3 --out runs/tighter")
+    output.line("  equilip train --data mnist --model lben --width 80 --gamma 1.0 --out runs/mnist")
+    output.result({"run": str(path), **values, "total_seconds": seconds})
+    return 0

@@ -1,0 +1,81 @@
+"""Measure the test error of a run, with the residual and the proven error of every solve.
+
+Speaks of the stored form (form.safetensors), solved in float64 unless told otherwise. Samples for which no
+equilibrium is found are counted and are errors. Writes evaluation.json into the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from equilip.cli.options import Parser, add_data, one_of
+from equilip.cli.output import Output
+from equilip.data import NAMES
+
+if TYPE_CHECKING:
+    from equilip.train import Evaluation
+
+
+def arguments(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run directory")
+    parser.add_argument("--data", type=one_of(NAMES), metavar="NAME", help="data set (default: the run's own)")
+    parser.add_argument(
+        "--dtype", type=one_of(("float32", "float64")), default="float64", help="number format of the solve"
+    )
+    parser.add_argument("--tolerance", type=float, metavar="X", help="relative residual asked of every sample")
+    parser.add_argument(
+        "--allow-ill-posed",
+        action="store_true",
+        help="evaluate even where nothing proves that every input has one equilibrium",
+    )
+    add_data(parser)
+
+
+def run(options: argparse.Namespace, output: Output) -> int:
+    from equilip import data
+    from equilip.errors import ConfigError, IllPosedError
+    from equilip.solve import Settings
+    from equilip.train import evaluate, load_form, runs
+    from equilip.train.devices import device, dtype
+
+    config = runs.load_config(options.run)
+    name = options.data or config.data
+    if name is None:
+        raise ConfigError(f"{options.run} does not say which data it is for; name it with --data")
+    form = load_form(options.run).to(dtype(options.dtype), device(options.device))
+    settings = Settings(
+        tolerance=options.tolerance, raise_on_failure=False, require_well_posed=not options.allow_ill_posed
+    )
+    dataset = data.load(name, options.data_dir, limit=options.limit, progress=output.terminal)
+    if dataset.in_features != form.in_size:
+        raise ConfigError(
+            f"the network in {options.run} takes {form.in_size} numbers, {name} has {dataset.in_features}; "
+            "name the right data set with --data"
+        )
+    try:
+        found = evaluate(form, dataset.test_x, dataset.test_y, settings)
+    except IllPosedError as error:
+        raise IllPosedError(
+            f"{options.run}: no multipliers prove that every input has exactly one equilibrium; "
+            "--allow-ill-posed evaluates it all the same and counts what does not converge"
+        ) from error
+    values = {"data": name, **found.as_table()}
+    runs.write_result(runs.Path(options.run), "evaluation", values, runs.stored_sha256(options.run))
+    output.facts(f"{options.run} on the test data of {name}", rows(found))
+    output.result({"run": str(options.run), **values})
+    return 0
+
+
+def rows(found: Evaluation) -> list[tuple[str, str]]:
+    """What is shown of an evaluation."""
+    bound = "not proved" if found.max_error_bound is None else f"{found.max_error_bound:.1e}"
+    residual = "none converged" if found.max_residual is None else f"{found.max_residual:.1e}"
+    return [
+        ("test error", f"{found.test_error_percent:.2f} %"),
+        ("samples", str(found.n)),
+        ("without equilibrium", str(found.unconverged)),
+        ("largest relative residual", residual),
+        ("proven distance to equilibrium", bound),
+        ("iterations", str(found.iterations)),
+    ]

@@ -1,0 +1,43 @@
+"""The training loop, run directories, evaluation.
+
+Torch is imported when a name that needs it is first used, so that a command line can be read without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from equilip.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from equilip.train.evaluation import Evaluation, evaluate
+    from equilip.train.loop import EpochMetrics, fit, train
+    from equilip.train.runs import load_form, load_run
+
+_ROOMS = {
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
+    "EpochMetrics": "loop",
+    "fit": "loop",
+    "train": "loop",
+    "load_form": "runs",
+    "load_run": "runs",
+}
+
+__all__ = [
+    "EpochMetrics",
+    "Evaluation",
+    "TrainConfig",
+    "evaluate",
+    "fit",
+    "load_form",
+    "load_run",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return getattr(importlib.import_module(f"equilip.train.{_ROOMS[name]}"), name)
+    raise AttributeError(f"module 'equilip.train' has no attribute {name!r}")

@@ -1,0 +1,109 @@
+"""Which network a configuration describes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from equilip import activations, nn
+from equilip.data import Dataset
+from equilip.errors import ConfigError
+from equilip.form import Form, Standardisation
+from equilip.train.config import TrainConfig
+from equilip.train.toml import nearest
+
+Model = nn.LBEN | nn.MonotoneNetwork | nn.FeedForward | nn.Explicit
+
+#: The kinds of network that a run directory can hold.
+KINDS = ("lben", "monotone", "feedforward", "explicit")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a network: all that is needed to read its parameters from a file.
+
+    kind: one of :data:`KINDS`; ``explicit`` is a fixed form and takes everything else from it.
+    """
+
+    kind: str
+    in_features: int
+    hidden: tuple[int, ...]
+    out_features: int
+    dtype: str = "float32"
+    standardised: bool = False
+    activation: str = "relu"
+    gamma: float | None = None
+    epsilon: float = 1.0
+    m: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"unknown kind of model {self.kind!r}; {nearest(self.kind, KINDS)}")
+        if self.kind in ("lben", "monotone") and len(self.hidden) != 1:
+            raise ConfigError(f"a model of kind {self.kind} has one width, not {len(self.hidden)}")
+
+
+def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
+    """The network that a training configuration asks for on that data."""
+    return ModelConfig(
+        kind=config.model,
+        in_features=dataset.in_features,
+        hidden=(config.width,),
+        out_features=dataset.classes,
+        dtype=config.dtype,
+        standardised=dataset.standardisation is not None,
+        activation=config.activation,
+        gamma=config.gamma,
+        epsilon=config.epsilon,
+        m=config.m,
+    )
+
+
+def build(
+    config: ModelConfig,
+    *,
+    standardisation: Standardisation | None = None,
+    generator: torch.Generator | None = None,
+    form: Form | None = None,
+) -> Model:
+    """The network, freshly initialised on the CPU; ``form`` is what an explicit one is made of."""
+    dtype = torch.float32 if config.dtype == "float32" else torch.float64
+    if config.kind == "explicit":
+        if form is None:
+            raise ConfigError("an explicit model is made from a form, and none was given")
+        return nn.Explicit(form)
+    sigma = activations.activation(config.activation)
+    p, q = config.in_features, config.out_features
+    if config.kind == "feedforward":
+        return nn.FeedForward(
+            p,
+            config.hidden,
+            q,
+            activation=sigma,
+            standardisation=standardisation,
+            dtype=dtype,
+            generator=generator,
+        )
+    if config.kind == "monotone":
+        return nn.MonotoneNetwork(
+            p,
+            config.hidden[0],
+            q,
+            m=config.m,
+            activation=sigma,
+            standardisation=standardisation,
+            dtype=dtype,
+            generator=generator,
+        )
+    return nn.LBEN(
+        p,
+        config.hidden[0],
+        q,
+        config.gamma,
+        epsilon=config.epsilon,
+        activation=sigma,
+        standardisation=standardisation,
+        dtype=dtype,
+        generator=generator,
+    )

@@ -1,0 +1,63 @@
+"""Training configurations: what cannot work is refused before anything runs."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from equilip import activations
+from equilip.errors import ConfigError
+from equilip.train import config as module
+from equilip.train import toml
+from equilip.train.config import TrainConfig
+from equilip.train.schedules import learning_rate
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": "lbne"}, "unknown model 'lbne'; did you mean 'lben'"),
+        ({"activation": "gelu"}, "unknown activation 'gelu'"),
+        ({"gamma": -1.0}, "gamma must be a positive number, got -1"),
+        ({"gamma": math.nan}, "gamma must be a positive number"),
+        ({"epsilon": 0.0}, "epsilon must be a positive number, got 0"),
+        ({"lr": math.inf}, "lr must be a positive number, got inf"),
+        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"batch": -3}, "batch must be at least 1"),
+        ({"limit": 0}, "limit must be at least 1"),
+        ({"seed": -1}, "seed must be between"),
+        ({"model": "monotone", "gamma": 1.0}, "gamma is a property of the model lben"),
+    ],
+)
+def test_refuses(values: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**values)
+
+
+def test_survives_toml() -> None:
+    import tomllib
+
+    config = TrainConfig(gamma=0.1, lr=3e-4, seed=7, data="mnist")
+    read = tomllib.loads(toml.write(config.as_table()))
+    assert toml.build(TrainConfig, read, "x") == config
+
+
+def test_every_activation_is_known_to_the_library() -> None:
+    for name in module.ACTIVATIONS:
+        assert activations.activation(name).kind == name
+
+
+def test_step_schedule_divides_by_ten() -> None:
+    config = TrainConfig(lr=1e-3, schedule="step", step_epochs=10)
+    assert learning_rate(config, 9) == 1e-3
+    assert learning_rate(config, 10) == pytest.approx(1e-4)
+    assert learning_rate(config, 29) == pytest.approx(1e-5)
+    assert learning_rate(TrainConfig(schedule="constant"), 29) == 1e-3
+
+
+def test_configuration_needs_no_torch() -> None:
+    code = "import sys, equilip.train.config, equilip.data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
