@@ -78,6 +78,10 @@ class Activation(ABC):
         """The numbers that define it beside its kind."""
         return {}
 
+    def to(self, dtype: torch.dtype) -> Activation:
+        """The same function for numbers of another format."""
+        return self
+
 
 @dataclass(frozen=True)
 class ReLU(Activation):
@@ -317,6 +321,9 @@ class Slopes(Activation):
     def prox(self, v: Tensor, alpha: Step) -> Tensor:
         # j/(j + α(1 - j)): free of the division by j that gives NaN at inactive neurons.
         return v * (self.j / (self.j + alpha * (1 - self.j)))
+
+    def to(self, dtype: torch.dtype) -> Slopes:
+        return Slopes(self.j.to(dtype))
 
     def rows(self, rows: Tensor | slice) -> Slopes:
         """The same for some of the samples."""

@@ -32,16 +32,19 @@ class IllPosedError(EquilipError, ValueError):
     """
 
 
-class ToleranceError(EquilipError, ValueError):
-    """The tolerance asked for lies below what the number format can resolve for these weights."""
-
-
 class ConvergenceError(EquilipError, RuntimeError):
-    """Some samples did not reach the tolerance; ``solution`` holds what was reached, per sample."""
+    """Some samples did not reach the tolerance.
 
-    def __init__(self, message: str, solution: Solution) -> None:
+    ``solution`` holds what was reached, per sample; None where it was an adjoint equation that failed.
+    """
+
+    def __init__(self, message: str, solution: Solution | None) -> None:
         super().__init__(message)
         self.solution = solution
+
+
+class ToleranceError(ConvergenceError):
+    """The tolerance asked for lies below what the number format can resolve for these weights."""
 
 
 class ProofError(EquilipError):

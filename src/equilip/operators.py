@@ -76,6 +76,14 @@ class Operator(ABC):
             value = self.rebuild(tracked).apply(x)
             return torch.autograd.grad(value, tracked, v, create_graph=True)
 
+    @abstractmethod
+    def pushforward(self, tangents: tuple[Tensor | None, ...], x: Tensor) -> Tensor:
+        """The change of A x when ``tensors`` change by these tangents (None: not at all)."""
+
+    @abstractmethod
+    def adjoint_pushforward(self, tangents: tuple[Tensor | None, ...], y: Tensor) -> Tensor:
+        """The change of Aᵀ y when ``tensors`` change by these tangents."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dense(Operator):
@@ -128,6 +136,14 @@ class Dense(Operator):
     def pullback(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         return (v.mT @ x,)
 
+    def pushforward(self, tangents: tuple[Tensor | None, ...], x: Tensor) -> Tensor:
+        (change,) = tangents
+        return x.new_zeros(x.shape[0], self.out_size) if change is None else x @ change.mT
+
+    def adjoint_pushforward(self, tangents: tuple[Tensor | None, ...], y: Tensor) -> Tensor:
+        (change,) = tangents
+        return y.new_zeros(y.shape[0], self.in_size) if change is None else y @ change
+
 
 @dataclass(frozen=True, eq=False)
 class Zero(Operator):
@@ -176,3 +192,9 @@ class Zero(Operator):
 
     def pullback(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         return ()
+
+    def pushforward(self, tangents: tuple[Tensor | None, ...], x: Tensor) -> Tensor:
+        return self.apply(x)
+
+    def adjoint_pushforward(self, tangents: tuple[Tensor | None, ...], y: Tensor) -> Tensor:
+        return self.adjoint(y)

@@ -1,0 +1,205 @@
+"""The equilibrium as an autograd function, differentiated by the implicit function theorem.
+
+With s = W z + bias and J = diag σ'(s) the differential of z = σ(s) is dz = J (W dz + ds). So a cotangent g of
+z becomes the cotangent v of bias with v = J (Wᵀ v + g), which is again an equilibrium equation (mathematics
+1.8): the same solver finds it with the same factorisation. That linear equation is itself an autograd function
+whose derivative is a third equation of the same kind, and so on: derivatives of every order are exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from equilip.activations import Activation, Slopes
+from equilip.errors import ConvergenceError
+from equilip.operators import Operator
+from equilip.solve import loop
+from equilip.solve.iteration import Equation, Prepared
+from equilip.solve.loop import Outcome
+from equilip.solve.solution import Status
+
+if TYPE_CHECKING:
+    from equilip.solve.plan import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What the autograd functions need beside tensors; ``outcomes`` collects what the solver reports."""
+
+    W: Operator
+    activation: Activation
+    plan: Plan
+    adjoint_tolerance: float | None
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def solve(self, bias: Tensor, start: Tensor | None, tensors: tuple[Tensor, ...]) -> Outcome:
+        W = self.W.rebuild(tensors)
+        prepared = self.plan.prepared(W)
+        outcome = self.plan.run(prepared, Equation(W, self.activation, bias), start)
+        self.outcomes.append(outcome)
+        return outcome
+
+
+@dataclass(frozen=True, eq=False)
+class LinearTask:
+    """v = j ∘ (T v + g), T = Wᵀ or W."""
+
+    W: Operator
+    plan: Plan
+    tolerance: float | None
+    transposed: bool
+
+    def flipped(self) -> LinearTask:
+        return replace(self, transposed=not self.transposed)
+
+    def operator(self, tensors: tuple[Tensor, ...]) -> Operator:
+        W = self.W.rebuild(tensors)
+        return W.transpose() if self.transposed else W
+
+    def pullback(self, tensors: tuple[Tensor, ...], v: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of Σ tᵀ T v with respect to the tensors."""
+        W = self.W.rebuild(tensors)
+        return W.pullback(t, v) if self.transposed else W.pullback(v, t)
+
+    def prepared(self, tensors: tuple[Tensor, ...]) -> Prepared:
+        prepared = self.plan.prepared(self.W.rebuild(tensors))
+        return prepared.transpose() if self.transposed else prepared
+
+    def solve(self, j: Tensor, g: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
+        equation = Equation(self.operator(tensors), Slopes(j), g)
+        outcome = self.plan.run_linear(self.prepared(tensors), equation, self.tolerance)
+        if outcome.status is not Status.CONVERGED and self.plan.settings.raise_on_failure:
+            raise ConvergenceError(
+                f"the adjoint equation missed its tolerance: {outcome.status.value} (largest relative residual "
+                f"{float(outcome.residual.amax()):.3g} after {outcome.iterations} iterations); loosen the gradient's "
+                "tolerance, use float64, or allow it with raise_on_failure=False",
+                None,
+            )
+        return outcome.z
+
+
+class Equilibrium(torch.autograd.Function):
+    """(bias, start, *tensors of W) -> (z, s); s = W z + bias is not differentiable."""
+
+    @staticmethod
+    def forward(task: Task, bias: Tensor, start: Tensor | None, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        outcome = task.solve(bias, start, tensors)
+        return outcome.z, outcome.s
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        task, bias, _, *tensors = inputs
+        z, s = output
+        ctx.task = task
+        ctx.mark_non_differentiable(s)
+        ctx.save_for_backward(bias, z, s, *tensors)
+        ctx.save_for_forward(bias, z, s, *tensors)
+
+    @staticmethod
+    def _parts(ctx: Any) -> tuple[Operator, Tensor, Tensor, LinearTask, tuple[Tensor, ...]]:
+        bias, z, s, *tensors = ctx.saved_tensors
+        task: Task = ctx.task
+        W = task.W.rebuild(tuple(tensors))
+        if torch.is_grad_enabled():
+            # A second derivative sees how s depends on z, bias and W.
+            s = W.plus(z, bias)
+        linear = LinearTask(task.W, task.plan, task.adjoint_tolerance, transposed=True)
+        return W, z, task.activation.slope(s), linear, tuple(tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        W, z, j, linear, tensors = Equilibrium._parts(ctx)
+        v = LinearEquilibrium.apply(linear, j, cotangents[0], *tensors)
+        own = W.pullback(z, v) if any(ctx.needs_input_grad[3:]) else (None,) * len(tensors)
+        return None, v, None, *own
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor | None]:
+        _, dbias, _, *dtensors = tangents
+        W, z, j, linear, tensors = Equilibrium._parts(ctx)
+        ds = torch.zeros_like(z) if dbias is None else dbias
+        if any(d is not None for d in dtensors):
+            ds = ds + W.pushforward(tuple(dtensors), z)
+        return LinearEquilibrium.apply(linear.flipped(), j, ds, *tensors), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        return _vmap(Equilibrium, 2, info, in_dims, args)
+
+
+class LinearEquilibrium(torch.autograd.Function):
+    """(j, g, *tensors of W) -> v with v = j ∘ (T v + g)."""
+
+    @staticmethod
+    def forward(task: LinearTask, j: Tensor, g: Tensor, *tensors: Tensor) -> Tensor:
+        return task.solve(j, g, tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        task, j, g, *tensors = inputs
+        ctx.task = task
+        ctx.save_for_backward(j, g, output, *tensors)
+        ctx.save_for_forward(j, g, output, *tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        (w,) = cotangents
+        j, g, v, *tensors = ctx.saved_tensors
+        task: LinearTask = ctx.task
+        T = task.operator(tuple(tensors))
+        t = LinearEquilibrium.apply(task.flipped(), j, w, *tensors)
+        dj = (w + T.adjoint(t)) * (T.apply(v) + g)
+        return None, dj, t, *task.pullback(tuple(tensors), v, t)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        _, dj, dg, *dtensors = tangents
+        j, g, v, *tensors = ctx.saved_tensors
+        task: LinearTask = ctx.task
+        T = task.operator(tuple(tensors))
+        inner = torch.zeros_like(v) if dg is None else dg
+        if any(d is not None for d in dtensors):
+            W = task.W.rebuild(tuple(tensors))
+            push = W.adjoint_pushforward if task.transposed else W.pushforward
+            inner = inner + push(tuple(dtensors), v)
+        outer = torch.zeros_like(v) if dj is None else dj * (T.apply(v) + g)
+        return outer + LinearEquilibrium.apply(task, j, inner + T.apply(outer), *tensors)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        return _vmap(LinearEquilibrium, 1, info, in_dims, args)
+
+
+def _vmap(
+    function: type[torch.autograd.Function], outputs: int, info: Any, in_dims: tuple[Any, ...], args: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    """Rows of a mapped batch are rows: one larger solve. Only a mapped W needs a solve of its own for each."""
+    size = info.batch_size
+    task, first, second, *tensors = args
+    if all(dim is None for dim in in_dims[3:]):
+
+        def rows(x: Tensor | None, dim: int | None) -> Tensor | None:
+            if x is None:
+                return None
+            x = x.unsqueeze(0).expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+            return x.reshape(-1, x.shape[-1])
+
+        flat = function.apply(task, rows(first, in_dims[1]), rows(second, in_dims[2]), *tensors)
+        parts = flat if outputs > 1 else (flat,)
+        results = tuple(part.reshape(size, -1, part.shape[-1]) for part in parts)
+    else:
+        single = [
+            function.apply(
+                task, *(a if d is None or a is None else a.select(d, i) for a, d in zip(args[1:], in_dims[1:], strict=True))
+            )
+            for i in range(size)
+        ]
+        columns = list(zip(*single, strict=True)) if outputs > 1 else [tuple(single)]
+        results = tuple(torch.stack(column) for column in columns)
+    return (results, (0,) * outputs) if outputs > 1 else (results[0], 0)
+
+

@@ -1,0 +1,179 @@
+"""The one loop that serves every iteration.
+
+The residual costs as much as a step, so it is read only when the known rate says that the tolerance may have
+been reached, and then the observed rate corrects the prediction. Every sample has to reach the tolerance; the
+ones that have not go on alone once they are the minority.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equilip.solve.iteration import Equation, Prepared, Run, Stages
+from equilip.solve.solution import Status
+
+#: Rows solved together: their state stays in the processor's cache.
+CHUNK = 1024
+
+#: Reads of the residual without real progress before the number format is blamed.
+PATIENCE = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """z (batch, n), the preactivation s = W z + bias there, relative residual (batch,), and what it took."""
+
+    z: Tensor
+    s: Tensor
+    residual: Tensor
+    iterations: int
+    status: Status
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A point and how well it solves the equation."""
+
+    z: Tensor
+    s: Tensor
+    residual: Tensor
+
+    def put(self, rows: Tensor, other: Reading) -> Reading:
+        """This reading with some samples replaced, each only where that lowers its residual."""
+        better = ~(other.residual >= self.residual[rows])
+        rows = rows[better]
+        return Reading(
+            self.z.index_copy(0, rows, other.z[better]),
+            self.s.index_copy(0, rows, other.s[better]),
+            self.residual.index_copy(0, rows, other.residual[better]),
+        )
+
+
+def read(equation: Equation, z: Tensor) -> Reading:
+    """The residual ‖z - σ(W z + bias)‖ of every sample, relative to ‖z‖ unless that is zero."""
+    s = equation.W.plus(z, equation.bias)
+    residual = (equation.activation.value(s) - z).norm(dim=-1)
+    size = z.norm(dim=-1)
+    return Reading(z, s, residual / torch.where(size > 0, size, 1.0))
+
+
+def iterate(
+    prepared: Prepared,
+    equation: Equation,
+    z: Tensor | None,
+    *,
+    tolerance: float,
+    limit: int,
+    expected: int | None = None,
+) -> Outcome:
+    """Run one prepared solver on one batch.
+
+    ``z``: where to start, (batch, n), zero if None. ``limit``: the largest number of iterations. ``expected``:
+    after how many steps to read the residual first, where the caller knows better than the rate.
+    """
+    run: Run[object] = prepared.run(equation, tolerance)
+    state = run.start(z)
+    batch = equation.bias.shape[0]
+    if batch == 0 or equation.bias.shape[1] == 0:
+        point = run.read(state)
+        return Outcome(point, point, point.new_zeros(batch), 0, Status.CONVERGED)
+
+    rate = min(max(prepared.rate, 1e-3), 0.9999)
+    steps = expected if expected is not None else _steps(rate, 1 / tolerance)
+    rows: Tensor | None = None
+    best: Reading | None = None
+    done, worst, stalled = 0, math.inf, 0
+    status = Status.ITERATION_LIMIT
+    while True:
+        steps = max(0, min(steps, (limit - done) // run.cost))
+        for _ in range(steps):
+            state = run.step(state)
+        done += steps * run.cost
+        latest = read(run.equation, run.read(state))
+        best = latest if best is None or rows is None else best.put(rows, latest)
+        before, worst = worst, float(latest.residual.amax()) / tolerance
+        if worst <= 1:
+            status = Status.CONVERGED
+            break
+        if not math.isfinite(worst):
+            status = Status.DIVERGED
+            break
+        if math.isfinite(before) and steps:
+            observed = (worst / before) ** (1 / steps)
+            stalled = stalled + 1 if observed > 0.5 * (1 + rate) and worst > 0.7 * before else 0
+            if stalled >= PATIENCE:
+                status = Status.RESOLUTION
+                break
+            rate = min(max(observed, 0.25 * rate), 0.5 * (1 + rate))
+        if done + run.cost > limit:
+            break
+        open_rows = (latest.residual > tolerance).nonzero().flatten()
+        if 2 * len(open_rows) < len(latest.residual):
+            run, state = run.narrow(open_rows), run.select(state, open_rows)
+            rows = open_rows if rows is None else rows[open_rows]
+        steps = _steps(rate, worst)
+    return Outcome(best.z, best.s, best.residual, done, status)
+
+
+def _steps(rate: float, excess: float) -> int:
+    """How many steps shrink an error by the factor ``excess``, at this rate."""
+    return max(1, math.ceil(math.log(max(excess, 1.0)) / -math.log(rate)))
+
+
+def solve(
+    stages: Stages,
+    equation: Equation,
+    z: Tensor | None,
+    *,
+    tolerance: float,
+    limit: int,
+    expected: int | None = None,
+) -> Outcome:
+    """Run the stages one after the other, each on the samples that the one before left open, chunk by chunk."""
+    batch = equation.bias.shape[0]
+    if batch <= CHUNK + CHUNK // 2:
+        return _stages(stages, equation, z, tolerance, limit, expected)
+    parts: list[Outcome] = []
+    for start in range(0, batch, CHUNK):
+        rows = slice(start, start + CHUNK)
+        part = _stages(
+            stages, equation.narrow(rows), None if z is None else z[rows], tolerance, limit, expected
+        )
+        expected = part.iterations if expected is None and part.status is Status.CONVERGED else expected
+        parts.append(part)
+    failures = [part.status for part in parts if part.status is not Status.CONVERGED]
+    return Outcome(
+        torch.cat([part.z for part in parts]),
+        torch.cat([part.s for part in parts]),
+        torch.cat([part.residual for part in parts]),
+        max(part.iterations for part in parts),
+        failures[0] if failures else Status.CONVERGED,
+    )
+
+
+def _stages(
+    stages: Stages,
+    equation: Equation,
+    z: Tensor | None,
+    tolerance: float,
+    limit: int,
+    expected: int | None,
+) -> Outcome:
+    (first, own), *later = stages
+    outcome = iterate(first, equation, z, tolerance=tolerance, limit=min(limit, own or limit), expected=expected)
+    for stage, own in later:
+        if outcome.status is Status.CONVERGED:
+            break
+        rows = (~(outcome.residual <= tolerance)).nonzero().flatten()
+        start = outcome.z[rows]
+        start = torch.where(start.isfinite().all(dim=-1, keepdim=True), start, 0.0)
+        rest = iterate(stage, equation.narrow(rows), start, tolerance=tolerance, limit=min(limit, own or limit))
+        merged = Reading(outcome.z, outcome.s, outcome.residual).put(rows, Reading(rest.z, rest.s, rest.residual))
+        outcome = Outcome(
+            merged.z, merged.s, merged.residual, outcome.iterations + rest.iterations, rest.status
+        )
+    return outcome

@@ -1,0 +1,120 @@
+"""Semismooth Newton: z ← z + δ with (I - J W) δ = σ(W z + bias) - z, J the slopes at z.
+
+It finds the equilibrium of hard cases (condition numbers where splittings need hundreds of steps) in a few
+steps, each of which costs one factorisation per sample. A step that does not lower the residual of its
+sample is replaced by a few steps of Peaceman-Rachford, so that convergence never rests on Newton alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from equilip.operators import Operator
+from equilip.solve.iteration import Equation, Prepared, Run, Solver
+from equilip.solve.metric import Metric
+from equilip.solve.peaceman_rachford import PeacemanRachford, PreparedPeacemanRachford
+
+#: Batched LU beyond this size goes wrong or hangs in some CPU builds of torch (pytorch issue 142815).
+LARGEST_BATCHED = 128
+
+#: Numbers held at once by the batch of matrices.
+WORKSPACE = 8_000_000
+
+
+def solve_batched(matrices: Tensor, right: Tensor) -> Tensor:
+    """X with matrices[i] X[i] = right[i]: (batch, n, n) and (batch, n); NaN where a matrix is singular.
+
+    Matrices larger than LARGEST_BATCHED on a CPU are solved one at a time, out of reach of the fault in the
+    batched routine of some builds.
+    """
+    if matrices.device.type == "cpu" and matrices.shape[-1] > LARGEST_BATCHED:
+        parts = [torch.linalg.solve_ex(m, r) for m, r in zip(matrices, right, strict=True)]
+        x, info = torch.stack([p[0] for p in parts]), torch.stack([p[1] for p in parts])
+    else:
+        x, info = torch.linalg.solve_ex(matrices, right)
+    return torch.where((info == 0)[:, None], x, torch.nan)
+
+
+def newton_step(W: Tensor, j: Tensor, residual: Tensor) -> Tensor:
+    """δ with (I - diag(j) W) δ = residual, per sample: (n, n), (batch, n), (batch, n) -> (batch, n)."""
+    n = W.shape[0]
+    eye = torch.eye(n, dtype=W.dtype, device=W.device)
+    size = max(1, WORKSPACE // max(n * n, 1))
+    parts = [
+        solve_batched(eye - rows[:, :, None] * W, r)
+        for rows, r in zip(j.split(size), residual.split(size), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+class NewtonRun(Run[Tensor]):
+    """The state is z."""
+
+    #: Steps of Peaceman-Rachford that stand in for a refused Newton step.
+    fallback = 8
+
+    def __init__(self, equation: Equation, base: PreparedPeacemanRachford, warm: int, tolerance: float) -> None:
+        self.equation = equation
+        self.base = base
+        self.warm = warm
+        self.tolerance = tolerance
+
+    def start(self, z: Tensor | None) -> Tensor:
+        return self._split(self.equation, z, self.warm)
+
+    def _split(self, equation: Equation, z: Tensor | None, steps: int) -> Tensor:
+        run = self.base.run(equation, self.tolerance)
+        t = run.start(z)
+        for _ in range(steps):
+            t = run.step(t)
+        return run.read(t)
+
+    def step(self, state: Tensor) -> Tensor:
+        W, sigma, bias = self.equation.W, self.equation.activation, self.equation.bias
+        s = W.plus(state, bias)
+        residual = sigma.value(s) - state
+        proposal = state + newton_step(W.dense(), sigma.slope(s), residual)
+        after = sigma.value(W.plus(proposal, bias)) - proposal
+        better = after.norm(dim=-1) <= 0.5 * residual.norm(dim=-1)
+        if bool(better.all()):
+            return proposal
+        rows = (~better).nonzero().flatten()
+        fallback = self._split(self.equation.narrow(rows), state[rows], self.fallback)
+        return proposal.index_copy(0, rows, fallback)
+
+    def read(self, state: Tensor) -> Tensor:
+        return state
+
+    def narrow(self, rows: Tensor) -> NewtonRun:
+        return NewtonRun(self.equation.narrow(rows), self.base, self.warm, self.tolerance)
+
+    def select(self, state: Tensor, rows: Tensor) -> Tensor:
+        return state[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedNewton(Prepared):
+    """The splitting that starts, and that stands in for steps that are refused."""
+
+    base: PreparedPeacemanRachford
+    warm: int
+    rate: float = 0.1
+
+    def run(self, equation: Equation, tolerance: float) -> NewtonRun:
+        return NewtonRun(equation, self.base, self.warm, tolerance)
+
+    def transpose(self) -> PreparedNewton:
+        return replace(self, base=self.base.transpose())
+
+
+@dataclass(frozen=True)
+class Newton(Solver):
+    """``warm`` steps of Peaceman-Rachford, then Newton steps."""
+
+    warm: int = 16
+
+    def prepare(self, W: Operator, metric: Metric | None) -> PreparedNewton:
+        return PreparedNewton(PeacemanRachford().prepare(W, metric), self.warm)

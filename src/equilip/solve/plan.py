@@ -1,0 +1,133 @@
+"""A form made ready to be solved many times: its metric, its prepared solver, its proof of well-posedness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equilip.activations import Activation
+from equilip.errors import IllPosedError
+from equilip.operators import Operator
+from equilip.solve import loop
+from equilip.solve.auto import Auto
+from equilip.solve.implicit import Task
+from equilip.solve.iteration import Equation, Prepared
+from equilip.solve.loop import Outcome
+from equilip.solve.metric import Metric, measure, require
+from equilip.solve.multipliers import find_metric
+from equilip.solve.peaceman_rachford import PreparedPeacemanRachford
+from equilip.solve.settings import Settings
+from equilip.solve.substitution import PreparedSubstitution, levels
+
+#: Training steps for which one reading of the spectrum serves; every step size converges, this one stays fast.
+FRESH = 32
+
+
+@dataclass
+class Pace:
+    """What one solve teaches the next while weights change slowly: the spectrum, and how many steps it takes.
+
+    Nothing in it touches correctness: residuals are read before any answer is returned.
+    """
+
+    metric: Metric | None = None
+    age: int = 0
+    forward: int | None = None
+    adjoint: int | None = None
+
+    def learn(self, taken: int, before: int | None) -> int:
+        """The number of steps after which to read the residual next time: try one less now and then."""
+        if before is None or taken > before:
+            return taken
+        return max(1, taken - 1) if self.age % 8 == 0 else taken
+
+
+class Plan:
+    """Solves equations with one W after another (training), or with the same W many times (serving)."""
+
+    def __init__(self, settings: Settings, lam: Tensor | None, pace: Pace | None = None) -> None:
+        self.settings = settings
+        self.lam = None if lam is None else lam.detach()
+        self.pace = pace
+        self._tensors: tuple[Tensor, ...] | None = None
+        self._prepared: Prepared | None = None
+        self._resolution = 0.0
+
+    def prepared(self, W: Operator) -> Prepared:
+        """The solver prepared for W; made once for the same tensors. IllPosedError if W is not well-posed."""
+        tensors = W.tensors
+        if self._prepared is None or self._tensors is None or not _same(self._tensors, tensors):
+            self._prepared = self._prepare(W)
+            self._tensors = tensors
+        return self._prepared
+
+    def _prepare(self, W: Operator) -> Prepared:
+        with torch.no_grad():
+            metric = self._metric(W)
+        scale = metric.L if metric is not None else W.norm_bound()
+        self._resolution = torch.finfo(W.dense().dtype).eps * max(scale, 1.0)
+        acyclic = metric is None and levels(W.dense().detach()) is not None
+        if self.settings.require_well_posed and not acyclic:
+            metric = require(metric)
+        return self.settings.solver.prepare(W, metric)
+
+    def _metric(self, W: Operator) -> Metric | None:
+        pace = self.pace
+        if pace is None or self.lam is None:
+            return find_metric(W, self.lam)
+        if pace.metric is None or pace.age % FRESH == 0:
+            pace.metric = find_metric(W, self.lam)
+        pace.age += 1
+        return pace.metric
+
+    def goal(self, dtype: torch.dtype) -> float:
+        return self.settings.goal(dtype, self._resolution)
+
+    def run(self, prepared: Prepared, equation: Equation, start: Tensor | None) -> Outcome:
+        """Solve the forward equation."""
+        expected = None if self.pace is None else self.pace.forward
+        outcome = self._run(prepared, equation, start, self.goal(equation.bias.dtype), expected)
+        if self.pace is not None:
+            self.pace.forward = self.pace.learn(outcome.iterations, self.pace.forward)
+        return outcome
+
+    def run_linear(self, prepared: Prepared, equation: Equation, tolerance: float | None) -> Outcome:
+        """Solve an adjoint or tangent equation."""
+        expected = None if self.pace is None else self.pace.adjoint
+        goal = self.goal(equation.bias.dtype) if tolerance is None else tolerance
+        outcome = self._run(prepared, equation, None, goal, expected)
+        if self.pace is not None:
+            self.pace.adjoint = self.pace.learn(outcome.iterations, self.pace.adjoint)
+        return outcome
+
+    def _run(
+        self, prepared: Prepared, equation: Equation, start: Tensor | None, tolerance: float, expected: int | None
+    ) -> Outcome:
+        with torch.no_grad():
+            return loop.solve(
+                prepared.stages(equation, tolerance),
+                equation,
+                start,
+                tolerance=tolerance,
+                limit=self.settings.max_iterations,
+                expected=expected,
+            )
+
+    def unroll(self, task: Task, equation: Equation, start: Tensor | None) -> Tensor:
+        """Solve with the iterations recorded: prepared afresh, so that gradients flow through it."""
+        prepared = self._prepare(equation.W)
+        first = prepared.stages(equation, 0.5)[0][0]
+        goal = self.goal(equation.bias.dtype)
+        outcome = loop.iterate(first, equation, start, tolerance=goal, limit=self.settings.max_iterations)
+        task.outcomes.append(outcome)
+        return outcome.z
+
+
+def _same(old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> bool:
+    """Whether these are the same tensors: the very objects, or views of the same unchanged memory."""
+    return len(old) == len(new) and all(
+        a is b or (a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a._version == b._version)
+        for a, b in zip(old, new, strict=True)
+    )

@@ -1,0 +1,50 @@
+"""What a solve returns: the point, how far it can be from the truth, and whether to believe it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+class Status(Enum):
+    """Why the solver stopped."""
+
+    CONVERGED = "every sample reached the tolerance"
+    ITERATION_LIMIT = "some samples did not reach the tolerance within the iteration limit"
+    RESOLUTION = "some samples stopped improving at the resolution of the number format, above the tolerance"
+    DIVERGED = "some samples left the range of finite numbers"
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """z and y of a batch.
+
+    z: (batch, n), the equilibrium, and y: (batch, q), the output; both carry gradients.
+    residual: (batch,), ‖z - σ(W z + U ξ + b)‖₂ / ‖z‖₂ as computed (absolute where z = 0).
+    converged: (batch,) bool, residual within the tolerance. iterations: how many steps the solver took.
+    """
+
+    z: Tensor
+    y: Tensor
+    residual: Tensor
+    converged: Tensor
+    iterations: int
+    status: Status
+    tolerance: float
+    _prove: Callable[[], Tensor]
+
+    @cached_property
+    def error(self) -> Tensor:
+        """(batch,) float64: a proven upper bound on ‖z - z*‖₂, z* the exact equilibrium of the stored numbers.
+
+        It counts the residual and every rounding of its own evaluation (mathematics 10.3, 10.4), whatever
+        solver found z. Infinite where nothing is proved: no multipliers known, or a z that is not finite.
+        Computed in float64 when first asked for.
+        """
+        with torch.no_grad():
+            return self._prove()
