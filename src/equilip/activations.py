@@ -286,9 +286,7 @@ class ELU(SmoothActivation):
 
     def __post_init__(self) -> None:
         if not 0.0 < self.alpha <= 1.0:
-            raise ActivationError(
-                f"elu with alpha {self.alpha} has slopes outside [0, 1]; choose 0 < alpha <= 1"
-            )
+            raise ActivationError(f"elu with alpha {self.alpha} has slopes outside [0, 1]; choose 0 < alpha <= 1")
 
     def value(self, s: Tensor) -> Tensor:
         return torch.where(s > 0, s, self.alpha * s.clamp(max=0.0).expm1())
@@ -425,9 +423,7 @@ def blocks(sigma: Activation, size: int) -> tuple[tuple[Activation, int], ...]:
     """σ on ``size`` neurons as consecutive (activation, number of neurons) groups."""
     if isinstance(sigma, Blockwise):
         if sum(count for _, count in sigma.blocks) != size:
-            raise InputError(
-                f"the activation's blocks cover {sum(c for _, c in sigma.blocks)} neurons, not {size}"
-            )
+            raise InputError(f"the activation's blocks cover {sum(c for _, c in sigma.blocks)} neurons, not {size}")
         return sigma.blocks
     return ((sigma, size),)
 

@@ -94,9 +94,7 @@ class Dense(Operator):
 
     def __post_init__(self) -> None:
         if self.matrix.dim() != 2:
-            raise InputError(
-                f"a dense operator needs a matrix, got a tensor of shape {tuple(self.matrix.shape)}"
-            )
+            raise InputError(f"a dense operator needs a matrix, got a tensor of shape {tuple(self.matrix.shape)}")
 
     @property
     def in_size(self) -> int:

@@ -9,7 +9,7 @@ problem is a refusal like any other, never an exception.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -121,7 +121,7 @@ class PreparedAnderson(Prepared):
     rate: float
 
     def run(self, equation: Equation, tolerance: float) -> AndersonRun:
-        return AndersonRun(self.base.run(equation, tolerance), self.memory)  # type: ignore[arg-type]
+        return AndersonRun(self.base.run(equation, tolerance), self.memory)
 
     def transpose(self) -> PreparedAnderson:
         return replace(self, base=self.base.transpose())
@@ -131,7 +131,7 @@ class PreparedAnderson(Prepared):
 class Anderson(Solver):
     """Accelerate ``base`` (a splitting or the averaged iteration) with the last ``memory`` states."""
 
-    base: Solver = PeacemanRachford()
+    base: Solver = field(default_factory=PeacemanRachford)
     memory: int = 5
 
     def __post_init__(self) -> None:

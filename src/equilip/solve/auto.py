@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -67,7 +68,7 @@ class PreparedAuto(Prepared):
             return ((self.refined, limit), (self.first, limit), (self.newton, None))
         return ((self.first, limit), (self.newton, None))
 
-    def run(self, equation: Equation, tolerance: float) -> Run[object]:
+    def run(self, equation: Equation, tolerance: float) -> Run[Any]:
         return self.stages(equation, tolerance)[0][0].run(equation, tolerance)
 
     def transpose(self) -> PreparedAuto:

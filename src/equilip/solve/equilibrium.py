@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -23,13 +25,13 @@ def equilibrium(
     start: Tensor | None = None,
     plan: Plan | None = None,
     pace: Pace | None = None,
-    prover: Prover | None = None,
+    prover: Callable[[], Prover] | None = None,
 ) -> Solution:
     """The equilibrium z and the output y for every row of x: (batch, in_size), raw units.
 
     Differentiable in x and in the form's tensors, by ``settings.gradient``. ``start``: where to begin, (batch, n),
-    zero if None; it changes how long the solve takes, not what it finds. ``plan`` and ``prover`` carry what was
-    prepared for this very form in an earlier call, ``pace`` what earlier solves of slowly changing forms taught.
+    zero if None; it changes how long the solve takes, not what it finds. ``plan`` and ``prover`` hand over what
+    was prepared for this very form in an earlier call, ``pace`` what earlier solves of slowly changing forms taught.
 
     Raises InputError for inputs of the wrong shape or with NaN, IllPosedError where no multipliers prove that
     there is exactly one equilibrium, ConvergenceError where a sample missed the tolerance, and its kind
@@ -45,7 +47,8 @@ def equilibrium(
     xi = form.standardise(x)
     bias = form.bias(xi)
     plan = Plan(settings, form.lam, pace) if plan is None else plan
-    task = Task(form.W, form.activation, plan, settings.gradient.adjoint_tolerance)
+    expected = None if plan.pace is None else plan.pace.adjoint
+    task = Task(form.W, form.activation, plan, settings.gradient.adjoint_tolerance, expected)
     if not _finite(bias):
         raise InputError("the input (or the network's weights) holds NaN or infinity; remove such samples first")
     z = settings.gradient.attach(task, Equation(form.W, form.activation, bias), start)
@@ -56,7 +59,7 @@ def equilibrium(
     failed = next((o.status for o in task.outcomes if o.status is not Status.CONVERGED), Status.CONVERGED)
 
     def prove() -> Tensor:
-        return (Prover(form) if prover is None else prover).error(x, z)
+        return (Prover(form) if prover is None else prover()).error(x, z)
 
     solution = Solution(
         z=z,

@@ -29,7 +29,7 @@ class Gradient(ABC):
 
 
 def _solve(task: Task, equation: Equation, start: Tensor | None) -> Tensor:
-    z, _ = Equilibrium.apply(task, equation.bias, start, *equation.W.tensors)
+    z, _ = Equilibrium.apply(task, equation.bias, start, *equation.W.tensors)  # type: ignore[no-untyped-call]
     return z
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from equilip.activations import Activation, Slopes
 from equilip.errors import ConvergenceError
 from equilip.operators import Operator
-from equilip.solve import loop
 from equilip.solve.iteration import Equation, Prepared
 from equilip.solve.loop import Outcome
 from equilip.solve.solution import Status
@@ -34,6 +33,8 @@ class Task:
     activation: Activation
     plan: Plan
     adjoint_tolerance: float | None
+    #: After how many steps to read the adjoint's residual: fixed here, so that backward repeats itself exactly.
+    adjoint_expected: int | None = None
     outcomes: list[Outcome] = field(default_factory=list)
 
     def solve(self, bias: Tensor, start: Tensor | None, tensors: tuple[Tensor, ...]) -> Outcome:
@@ -51,6 +52,7 @@ class LinearTask:
     W: Operator
     plan: Plan
     tolerance: float | None
+    expected: int | None
     transposed: bool
 
     def flipped(self) -> LinearTask:
@@ -71,7 +73,7 @@ class LinearTask:
 
     def solve(self, j: Tensor, g: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
         equation = Equation(self.operator(tensors), Slopes(j), g)
-        outcome = self.plan.run_linear(self.prepared(tensors), equation, self.tolerance)
+        outcome = self.plan.run_linear(self.prepared(tensors), equation, self.tolerance, self.expected)
         if outcome.status is not Status.CONVERGED and self.plan.settings.raise_on_failure:
             raise ConvergenceError(
                 f"the adjoint equation missed its tolerance: {outcome.status.value} (largest relative residual "
@@ -107,13 +109,13 @@ class Equilibrium(torch.autograd.Function):
         if torch.is_grad_enabled():
             # A second derivative sees how s depends on z, bias and W.
             s = W.plus(z, bias)
-        linear = LinearTask(task.W, task.plan, task.adjoint_tolerance, transposed=True)
+        linear = LinearTask(task.W, task.plan, task.adjoint_tolerance, task.adjoint_expected, transposed=True)
         return W, z, task.activation.slope(s), linear, tuple(tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         W, z, j, linear, tensors = Equilibrium._parts(ctx)
-        v = LinearEquilibrium.apply(linear, j, cotangents[0], *tensors)
+        v = linear_equilibrium(linear, j, cotangents[0], *tensors)
         own = W.pullback(z, v) if any(ctx.needs_input_grad[3:]) else (None,) * len(tensors)
         return None, v, None, *own
 
@@ -124,7 +126,7 @@ class Equilibrium(torch.autograd.Function):
         ds = torch.zeros_like(z) if dbias is None else dbias
         if any(d is not None for d in dtensors):
             ds = ds + W.pushforward(tuple(dtensors), z)
-        return LinearEquilibrium.apply(linear.flipped(), j, ds, *tensors), None
+        return linear_equilibrium(linear.flipped(), j, ds, *tensors), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
@@ -151,7 +153,7 @@ class LinearEquilibrium(torch.autograd.Function):
         j, g, v, *tensors = ctx.saved_tensors
         task: LinearTask = ctx.task
         T = task.operator(tuple(tensors))
-        t = LinearEquilibrium.apply(task.flipped(), j, w, *tensors)
+        t = linear_equilibrium(task.flipped(), j, w, *tensors)
         dj = (w + T.adjoint(t)) * (T.apply(v) + g)
         return None, dj, t, *task.pullback(tuple(tensors), v, t)
 
@@ -167,16 +169,19 @@ class LinearEquilibrium(torch.autograd.Function):
             push = W.adjoint_pushforward if task.transposed else W.pushforward
             inner = inner + push(tuple(dtensors), v)
         outer = torch.zeros_like(v) if dj is None else dj * (T.apply(v) + g)
-        return outer + LinearEquilibrium.apply(task, j, inner + T.apply(outer), *tensors)
+        return outer + linear_equilibrium(task, j, inner + T.apply(outer), *tensors)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         return _vmap(LinearEquilibrium, 1, info, in_dims, args)
 
 
-def _vmap(
-    function: type[torch.autograd.Function], outputs: int, info: Any, in_dims: tuple[Any, ...], args: tuple[Any, ...]
-) -> tuple[Any, Any]:
+def linear_equilibrium(task: LinearTask, j: Tensor, g: Tensor, *tensors: Tensor) -> Tensor:
+    """v with v = j ∘ (T v + g), (batch, n), differentiable any number of times."""
+    return LinearEquilibrium.apply(task, j, g, *tensors)  # type: ignore[no-untyped-call]
+
+
+def _vmap(function: Any, outputs: int, info: Any, in_dims: tuple[Any, ...], args: tuple[Any, ...]) -> tuple[Any, Any]:
     """Rows of a mapped batch are rows: one larger solve. Only a mapped W needs a solve of its own for each."""
     size = info.batch_size
     task, first, second, *tensors = args
@@ -194,12 +199,11 @@ def _vmap(
     else:
         single = [
             function.apply(
-                task, *(a if d is None or a is None else a.select(d, i) for a, d in zip(args[1:], in_dims[1:], strict=True))
+                task,
+                *(a if d is None or a is None else a.select(d, i) for a, d in zip(args[1:], in_dims[1:], strict=True)),
             )
             for i in range(size)
         ]
         columns = list(zip(*single, strict=True)) if outputs > 1 else [tuple(single)]
         results = tuple(torch.stack(column) for column in columns)
     return (results, (0,) * outputs) if outputs > 1 else (results[0], 0)
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -67,7 +67,7 @@ class Prepared(ABC):
     rate: float
 
     @abstractmethod
-    def run(self, equation: Equation, tolerance: float) -> Run[object]: ...
+    def run(self, equation: Equation, tolerance: float) -> Run[Any]: ...
 
     def stages(self, equation: Equation, tolerance: float) -> Stages:
         """What to run on this equation, in turn, and the most iterations for each (None: the caller's limit)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ def iterate(
     ``z``: where to start, (batch, n), zero if None. ``limit``: the largest number of iterations. ``expected``:
     after how many steps to read the residual first, where the caller knows better than the rate.
     """
-    run: Run[object] = prepared.run(equation, tolerance)
+    run: Run[Any] = prepared.run(equation, tolerance)
     state = run.start(z)
     batch = equation.bias.shape[0]
     if batch == 0 or equation.bias.shape[1] == 0:
@@ -140,9 +141,7 @@ def solve(
     parts: list[Outcome] = []
     for start in range(0, batch, CHUNK):
         rows = slice(start, start + CHUNK)
-        part = _stages(
-            stages, equation.narrow(rows), None if z is None else z[rows], tolerance, limit, expected
-        )
+        part = _stages(stages, equation.narrow(rows), None if z is None else z[rows], tolerance, limit, expected)
         expected = part.iterations if expected is None and part.status is Status.CONVERGED else expected
         parts.append(part)
     failures = [part.status for part in parts if part.status is not Status.CONVERGED]
@@ -173,7 +172,5 @@ def _stages(
         start = torch.where(start.isfinite().all(dim=-1, keepdim=True), start, 0.0)
         rest = iterate(stage, equation.narrow(rows), start, tolerance=tolerance, limit=min(limit, own or limit))
         merged = Reading(outcome.z, outcome.s, outcome.residual).put(rows, Reading(rest.z, rest.s, rest.residual))
-        outcome = Outcome(
-            merged.z, merged.s, merged.residual, outcome.iterations + rest.iterations, rest.status
-        )
+        outcome = Outcome(merged.z, merged.s, merged.residual, outcome.iterations + rest.iterations, rest.status)
     return outcome

@@ -7,19 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equilip.activations import Activation
-from equilip.errors import IllPosedError
 from equilip.operators import Operator
 from equilip.solve import loop
-from equilip.solve.auto import Auto
 from equilip.solve.implicit import Task
 from equilip.solve.iteration import Equation, Prepared
 from equilip.solve.loop import Outcome
-from equilip.solve.metric import Metric, measure, require
+from equilip.solve.metric import Metric, require
 from equilip.solve.multipliers import find_metric
-from equilip.solve.peaceman_rachford import PreparedPeacemanRachford
 from equilip.solve.settings import Settings
-from equilip.solve.substitution import PreparedSubstitution, levels
+from equilip.solve.substitution import levels
 
 #: Training steps for which one reading of the spectrum serves; every step size converges, this one stays fast.
 FRESH = 32
@@ -47,8 +43,12 @@ class Pace:
 class Plan:
     """Solves equations with one W after another (training), or with the same W many times (serving)."""
 
-    def __init__(self, settings: Settings, lam: Tensor | None, pace: Pace | None = None) -> None:
+    def __init__(
+        self, settings: Settings, lam: Tensor | None, pace: Pace | None = None, *, fixed: bool = False
+    ) -> None:
+        """``fixed``: the caller vouches that W never changes in value, whatever tensors hold it."""
         self.settings = settings
+        self.fixed = fixed
         self.lam = None if lam is None else lam.detach()
         self.pace = pace
         self._tensors: tuple[Tensor, ...] | None = None
@@ -58,6 +58,8 @@ class Plan:
     def prepared(self, W: Operator) -> Prepared:
         """The solver prepared for W; made once for the same tensors. IllPosedError if W is not well-posed."""
         tensors = W.tensors
+        if self._prepared is not None and self.fixed:
+            return self._prepared
         if self._prepared is None or self._tensors is None or not _same(self._tensors, tensors):
             self._prepared = self._prepare(W)
             self._tensors = tensors
@@ -93,9 +95,10 @@ class Plan:
             self.pace.forward = self.pace.learn(outcome.iterations, self.pace.forward)
         return outcome
 
-    def run_linear(self, prepared: Prepared, equation: Equation, tolerance: float | None) -> Outcome:
+    def run_linear(
+        self, prepared: Prepared, equation: Equation, tolerance: float | None, expected: int | None
+    ) -> Outcome:
         """Solve an adjoint or tangent equation."""
-        expected = None if self.pace is None else self.pace.adjoint
         goal = self.goal(equation.bias.dtype) if tolerance is None else tolerance
         outcome = self._run(prepared, equation, None, goal, expected)
         if self.pace is not None:
@@ -128,6 +131,12 @@ class Plan:
 def _same(old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> bool:
     """Whether these are the same tensors: the very objects, or views of the same unchanged memory."""
     return len(old) == len(new) and all(
-        a is b or (a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a._version == b._version)
+        a is b
+        or (
+            a.data_ptr() == b.data_ptr()
+            and a.shape == b.shape
+            and a.stride() == b.stride()
+            and a._version == b._version
+        )
         for a, b in zip(old, new, strict=True)
     )

@@ -1,0 +1,21 @@
+"""Trainable modules: ordinary parameters in, a form out; forward is solving the form."""
+
+from equilip.nn.explicit import Explicit
+from equilip.nn.feedforward import FeedForward, Residual, sequential_form
+from equilip.nn.guarantee import Guarantee
+from equilip.nn.lben import LBEN
+from equilip.nn.module import EquilibriumModule
+from equilip.nn.monotone import MonotoneNetwork
+from equilip.nn.standardise import Standardise
+
+__all__ = [
+    "LBEN",
+    "EquilibriumModule",
+    "Explicit",
+    "FeedForward",
+    "Guarantee",
+    "MonotoneNetwork",
+    "Residual",
+    "Standardise",
+    "sequential_form",
+]

@@ -1,0 +1,140 @@
+"""What every trainable network here shares: parameters make a form, and forward solves it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from equilip.errors import InputError
+from equilip.form import Form, Standardisation
+from equilip.nn.guarantee import Guarantee
+from equilip.nn.standardise import Standardise
+from equilip.solve import Pace, Plan, Prover, Settings, Solution, equilibrium
+
+if TYPE_CHECKING:
+    from equilip.nn.explicit import Explicit
+
+#: What tells one state of the parameters from another.
+Fingerprint = tuple[tuple[int, int, int, torch.dtype, torch.device, bool], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Realised:
+    """The form of one state of the parameters, made ready to be solved again and again."""
+
+    fingerprint: Fingerprint
+    tensors: tuple[Tensor, ...]  # kept alive, so that no other tensor can take their address
+    settings: Settings
+    form: Form
+    plan: Plan
+    prover: Prover | None = None
+
+
+class EquilibriumModule(torch.nn.Module, ABC):
+    """A network whose parameters define a form.
+
+    In ``eval()`` the form is made once and kept until a parameter changes: by an optimiser or any other in-place
+    operation, ``load_state_dict``, ``.to``. (Writing through ``.data`` or numpy is invisible to torch; call
+    ``train()`` and ``eval()`` after it.) In ``train()`` every call makes it anew. Gradients are the same in both.
+    """
+
+    in_features: int
+    hidden_features: int
+    out_features: int
+
+    def __init__(self, standardisation: Standardisation | None, settings: Settings | None) -> None:
+        super().__init__()
+        self.settings = Settings() if settings is None else settings
+        self.input = None
+        if standardisation is not None:
+            self.input = Standardise(standardisation.mean, standardisation.std)
+        self._pace = Pace()
+        self._realised: Realised | None = None
+
+    @abstractmethod
+    def form(self) -> Form:
+        """The form of the current parameters, differentiable in them."""
+
+    @abstractmethod
+    def guarantee(self) -> Guarantee | None:
+        """What the parametrisation promises; None if nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output of the equilibrium: (..., in_features) raw -> (..., out_features).
+
+        Raises what :func:`equilip.solve.equilibrium` raises.
+        """
+        return self.solve(x.reshape(-1, x.shape[-1])).y.reshape(*x.shape[:-1], self.out_features)
+
+    def solve(self, x: Tensor, settings: Settings | None = None, *, start: Tensor | None = None) -> Solution:
+        """z, y, residuals and proven errors for the rows of x: (batch, in_features), raw."""
+        settings = self.settings if settings is None else settings
+        if self.training or torch._C._are_functorch_transforms_active():
+            # Transformed parameters (torch.func) are not the module's own: nothing made from them may be kept.
+            pace = self._pace if self.training and not torch._C._are_functorch_transforms_active() else None
+            return equilibrium(self.form(), x, settings, start=start, pace=pace)
+        realised = self._realise(settings)
+        form = realised.form
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+            form = self.form()
+        return equilibrium(form, x, settings, start=start, plan=realised.plan, prover=self._prover)
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's; each call forgets what earlier solves taught, so that training runs repeat exactly."""
+        self._pace = Pace()
+        self._realised = None
+        return super().train(mode)
+
+    def freeze(self) -> Explicit:
+        """The explicit twin: a module that holds the realised matrices, for serving and export."""
+        from equilip.nn.explicit import Explicit
+
+        with torch.no_grad():
+            return Explicit(self.form().detach(), settings=self.settings).eval()
+
+    def _realise(self, settings: Settings) -> Realised:
+        tensors = (*self.parameters(), *self.buffers())
+        fingerprint = tuple((id(t), t._version, t.data_ptr(), t.dtype, t.device, t.requires_grad) for t in tensors)
+        kept = self._realised
+        if kept is None or kept.fingerprint != fingerprint or kept.settings != settings:
+            with torch.no_grad():
+                form = self.form().detach()
+            kept = Realised(fingerprint, tensors, settings, form, Plan(settings, form.lam, fixed=True))
+            self._realised = kept
+        return kept
+
+    def _prover(self) -> Prover:
+        kept = self._realise(self.settings)
+        if kept.prover is None:
+            kept = replace(kept, prover=Prover(kept.form))
+            self._realised = kept
+        assert kept.prover is not None
+        return kept.prover
+
+    def _standardisation(self) -> Standardisation | None:
+        return None if self.input is None else self.input.standardisation()
+
+
+def check_sizes(**sizes: int) -> None:
+    """InputError naming the first size that is not a positive whole number."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise InputError(f"{name} must be a positive whole number, got {size!r}")
+
+
+def uniform(
+    *shape: int,
+    fan_in: int,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    generator: torch.Generator | None,
+) -> torch.nn.Parameter:
+    """A parameter as torch.nn.Linear initialises its own: uniform in ±1/√fan_in."""
+    bound = 1 / math.sqrt(fan_in)
+    values = torch.empty(*shape, device=device, dtype=dtype).uniform_(-bound, bound, generator=generator)
+    return torch.nn.Parameter(values)
