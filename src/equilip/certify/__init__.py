@@ -5,5 +5,8 @@ proof itself accounted for. What is merely estimated from below lives in :mod:`e
 """
 
 from equilip.certify.bounds import Bound, Slopes, lipschitz, prove
+from equilip.certify.local import LocalBound, lipschitz_local
+from equilip.certify.pairs import RowBounds, rows
+from equilip.certify.radius import radius
 
-__all__ = ["Bound", "Slopes", "lipschitz", "prove"]
+__all__ = ["Bound", "LocalBound", "RowBounds", "Slopes", "lipschitz", "lipschitz_local", "prove", "radius", "rows"]

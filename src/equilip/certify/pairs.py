@@ -37,6 +37,7 @@ class RowBounds:
     pairs_raw: Array
     method: str
     seconds: float
+    form_sha256: str
 
 
 def rows(
@@ -88,6 +89,7 @@ def rows(
         pairs_raw=table(raw),
         method=method,
         seconds=time.monotonic() - start,
+        form_sha256=bound.form_sha256,
     )
 
 

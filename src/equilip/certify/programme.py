@@ -23,7 +23,8 @@ class Found:
 def solve(system: System, lam: Array, rho: float, *, seconds: float, relative: float = 2e-6) -> Found | None:
     """The best multipliers for the system's head, from multipliers ``lam`` that give the bound squared ``rho``.
 
-    ``relative``: how near to the optimum rho shall come. The programme is set up in units where C and U have norm one. None where ``lam`` is not feasible.
+    ``relative``: how near to the optimum rho shall come. The programme is set up in units where C and U have norm
+    one. None where ``lam`` is not feasible.
     """
     head = system.head
     C = _compressed(system)

@@ -1,0 +1,95 @@
+"""Margins of classified samples, with all that floating point may have done to them counted (mathematics 10.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from equilip.errors import InputError
+from equilip.form import Form
+from equilip.operators import Zero
+from equilip.rounding import gamma
+from equilip.solve import Prover, Settings, equilibrium
+
+#: Covers the few roundings in computing a bound that is itself a sum of non-negative terms.
+_GROW = 1.0 + 2.0**-40
+
+
+@dataclass(frozen=True, eq=False)
+class Margins:
+    """Proved lower bounds on y_label - y_j at the exact equilibrium of each sample.
+
+    ``lower`` (batch, q) float64; +inf in the label's own column. ``z`` (batch, n) float64: the equilibria as computed,
+    ``error`` (batch,): proved l2 distances to the exact ones.
+    """
+
+    lower: Tensor
+    z: Tensor
+    error: Tensor
+
+
+def inputs_of(form: Form, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Raw inputs (batch, p) and labels (batch,) after checking them; InputError names what is wrong."""
+    x = x.detach()
+    if x.dim() == 1 and form.in_size == x.shape[0]:
+        x = x[None]
+    x = x.flatten(1) if x.dim() > 2 else x
+    if x.dim() != 2 or x.shape[1] != form.in_size:
+        raise InputError(f"expected inputs of shape (batch, {form.in_size}), got {tuple(x.shape)}")
+    if not x.is_floating_point() or not bool(x.isfinite().all()):
+        raise InputError("the inputs must be finite floating-point numbers; found NaN, infinity or integers")
+    if label is None:
+        return x, None
+    label = torch.as_tensor(label).detach().cpu().reshape(-1)
+    if label.shape[0] != x.shape[0] or label.is_floating_point() or label.is_complex():
+        raise InputError(f"expected {x.shape[0]} integer labels, got {label.dtype} of shape {tuple(label.shape)}")
+    if label.numel() and (int(label.min()) < 0 or int(label.max()) >= form.out_size):
+        wrong = int(label.min()) if int(label.min()) < 0 else int(label.max())
+        raise InputError(f"label {wrong} is out of range: the network has {form.out_size} outputs")
+    return x, label.long()
+
+
+def solve(form: Form, x: Tensor, multipliers: Tensor) -> tuple[Tensor, Tensor]:
+    """z (batch, n) in float64 and a proved bound (batch,) on its l2 distance to the exact equilibrium.
+
+    Solved in float64, whatever the form's own number format: the stored numbers are the same. A sample that does not
+    converge gets the error bound of where it got to, infinite at worst.
+    """
+    form = replace(form.to(torch.float64, torch.device("cpu")), lam=multipliers)
+    x = x.to("cpu", torch.float64)
+    solution = equilibrium(form, x, Settings(raise_on_failure=False))
+    return solution.z.detach(), Prover(form).error(x, solution.z)
+
+
+def margins(form: Form, x: Tensor, label: Tensor, multipliers: Tensor) -> Margins:
+    """Proved margins of ``label`` (batch,) over every other class, for raw inputs ``x`` (batch, p)."""
+    form = form.to(torch.float64, torch.device("cpu"))
+    x = x.to("cpu", torch.float64)
+    z, error = solve(form, x, multipliers)
+    xi = form.standardise(x)
+    y = form.output(z, xi)
+    C = form.C.dense()
+    # Every entry of y is a sum of n + p + 1 products; standardising adds three roundings.
+    unit = gamma(form.hidden_size + form.in_size + 8)
+    size = z.abs() @ C.abs().mT + form.c.abs()
+    if not isinstance(form.D, Zero):
+        size = size + _magnitude(form, x) @ form.D.dense().abs().mT
+    rounding = unit * size * _GROW
+    own = y.gather(1, label[:, None])
+    # |c (z - z*)| <= |c| |z - z*| for the row c of each difference; the row's own rounding is in _GROW.
+    distances = torch.cdist(C, C, compute_mode="donot_use_mm_for_euclid_dist") * (1.0 + gamma(C.shape[1] + 4))
+    doubt = rounding + rounding.gather(1, label[:, None]) + distances[label] * error[:, None]
+    lower = own - y - doubt * _GROW
+    lower = lower - torch.finfo(torch.float64).eps * (own.abs() + y.abs() + doubt)
+    lower[torch.arange(len(label)), label] = torch.inf
+    return Margins(torch.where(lower.isnan(), -torch.inf, lower), z, error)
+
+
+def _magnitude(form: Form, x: Tensor) -> Tensor:
+    """What |xi| and its rounding error are bounded by: (|x| + |mean|) / std."""
+    standardisation = form.standardisation
+    if standardisation is None:
+        return x.abs()
+    return (x.abs() + standardisation.mean.abs()) / standardisation.std
