@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # Whoever read our output has left; there is nobody to tell.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 141
     except Exception as error:
         if "--debug" in arguments:

@@ -39,7 +39,7 @@ def names() -> dict[str, str]:
 
 def load(module: str) -> Command:
     """The command in that module."""
-    return importlib.import_module(module)  # type: ignore[return-value]
+    return importlib.import_module(module)
 
 
 def run(arguments: list[str]) -> int:

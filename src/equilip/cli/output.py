@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -33,12 +33,15 @@ class Output:
             print(json.dumps(_finite(values), allow_nan=False))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; the first column reads to the right, the others to the left."""
+        """A table; the first column is aligned on the left, the others on the right. Columns without names
+        have no header."""
         if self.terminal:
+            from rich.box import SIMPLE
             from rich.console import Console
             from rich.table import Table
 
-            table = Table(title=title, title_justify="left")
+            self.line(title)
+            table = Table(box=SIMPLE, show_header=any(columns))
             for number, column in enumerate(columns):
                 table.add_column(column, justify="right" if number else "left")
             for row in rows:
@@ -47,7 +50,7 @@ class Output:
             return
         widths = [max(len(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
         self.line(title)
-        for line in (columns, *rows):
+        for line in (columns, *rows) if any(columns) else rows:
             cells = [
                 f"{cell:>{width}}" if i else f"{cell:<{width}}"
                 for i, (cell, width) in enumerate(zip(line, widths, strict=True))
@@ -56,7 +59,7 @@ class Output:
 
     def facts(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
         """A list of named values."""
-        self.table(title, ("", "value"), rows)
+        self.table(title, ("", ""), rows)
 
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Progress]:
@@ -77,18 +80,18 @@ class Output:
         )
         with Bar(*columns, console=Console(file=self.stream)) as bar:
             task = bar.add_task(title, total=total, note="")
-            yield Progress(lambda note: bar.update(task, advance=1, note=note))
+            yield Progress(lambda note: bar.update(task, advance=1, note=note), brief=True)
 
 
 class Progress:
-    """Something with steps."""
+    """Something with steps, each shown by ``show``; beside a bar there is room for few words only."""
 
-    def __init__(self, step: Any) -> None:
-        self._step = step
+    def __init__(self, show: Callable[[str], None], brief: bool = False) -> None:
+        self._show, self._brief = show, brief
 
-    def step(self, note: str) -> None:
-        """One step is done; ``note`` says what it showed."""
-        self._step(note)
+    def step(self, note: str, brief: str) -> None:
+        """One step is done; ``note`` says what it showed, ``brief`` the same in a few words."""
+        self._show(brief if self._brief else note)
 
 
 def _finite(value: Any) -> Any:

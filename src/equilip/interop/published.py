@@ -107,10 +107,10 @@ def _module(
     if kind == "lmt-fc":
         n, p = t["W1"].shape
         feedforward = nn.FeedForward(p, (n,), len(t["b2"]), standardisation=standardisation, dtype=dtype)
-        own = list(feedforward.parameters())
         with torch.no_grad():
-            for parameter, name in zip(own, ("W1", "b1", "W2", "b2"), strict=True):
-                parameter.copy_(t[name])
+            for layer, number in enumerate("12"):
+                feedforward.weights[layer].copy_(t[f"W{number}"])
+                feedforward.biases[layer].copy_(t[f"b{number}"])
         return feedforward
     U, b, C, c = (t[name] for name in ("U.weight", "U.bias", "Wout.weight", "Wout.bias"))
     n, p = U.shape

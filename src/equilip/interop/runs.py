@@ -42,7 +42,8 @@ def import_run(
         dtype=dtype,
         standardised=form.standardisation is not None,
         gamma=gamma,
-        **({} if margin is None else {"m" if kind == "mondeq-fc" else "epsilon": margin}),
+        epsilon=1.0 if margin is None else margin,
+        m=1.0 if margin is None else margin,
     )
     config = runs.RunConfig(
         model=shape,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilip import data
+from equilip import data, nn
 from equilip.data import Dataset
 from equilip.errors import ConfigError
 from equilip.train import runs
@@ -31,7 +31,7 @@ class EpochMetrics:
     """One line of metrics.jsonl.
 
     loss and train_error_percent are means over the epoch, while the parameters were moving; the rest is
-    measured on the test data at its end. max_residual is relative, per sample. seconds is wall time.
+    measured on the test data at its end. max_residual is relative, the largest of all samples. seconds is wall time.
     """
 
     epoch: int
@@ -57,7 +57,8 @@ def fit(model: Model, dataset: Dataset, config: TrainConfig, on_epoch: Report | 
     """
     device, dtype = device_of(config.device), dtype_of(config.dtype)
     model.to(device=device, dtype=dtype)
-    model.settings = replace(model.settings, tolerance=config.tolerance)
+    if isinstance(model, nn.EquilibriumModule):
+        model.settings = replace(model.settings, tolerance=config.tolerance)
     x, y = dataset.train_x.to(device, dtype), dataset.train_y.to(device)
     test_x, test_y = dataset.test_x.to(device, dtype), dataset.test_y.to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, fused=device.type in ("cpu", "cuda"))
@@ -74,7 +75,7 @@ def fit(model: Model, dataset: Dataset, config: TrainConfig, on_epoch: Report | 
             epoch=epoch + 1,
             loss=loss,
             train_error_percent=100.0 * wrong / len(y),
-            **_test(model, test_x, test_y),
+            **asdict(_test(model, test_x, test_y)),
             lr=lr,
             seconds=time.perf_counter() - start,
         )
@@ -137,20 +138,31 @@ def _epoch(
         logits = model(x.index_select(0, rows))
         loss = torch.nn.functional.cross_entropy(logits, labels)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         total += loss.detach() * len(rows)
         wrong += (logits.detach().argmax(1) != labels).sum()
     return float(total) / len(order), int(wrong)
 
 
-def _test(model: Model, x: Tensor, y: Tensor) -> dict[str, float | int]:
+@dataclass(frozen=True)
+class _Tested:
+    test_error_percent: float
+    unconverged: int
+    iterations: int
+    max_residual: float
+
+
+def _test(model: Model, x: Tensor, y: Tensor) -> _Tested:
     model.eval()
     with torch.no_grad():
+        if isinstance(model, nn.FeedForward):
+            wrong = int((model(x).argmax(1) != y).sum())
+            return _Tested(100.0 * wrong / len(y), unconverged=0, iterations=0, max_residual=0.0)
         solution = model.solve(x, replace(model.settings, raise_on_failure=False))
-    return {
-        "test_error_percent": 100.0 * count_wrong(solution, y) / len(y),
-        "unconverged": int((~solution.converged).sum()),
-        "iterations": solution.iterations,
-        "max_residual": float(solution.residual.max()),
-    }
+    return _Tested(
+        test_error_percent=100.0 * count_wrong(solution, y) / len(y),
+        unconverged=int((~solution.converged).sum()),
+        iterations=solution.iterations,
+        max_residual=float(solution.residual.max()),
+    )

@@ -127,10 +127,10 @@ def write_model(path: Path, model: Model) -> str:
     return digest
 
 
-def write_result(path: Path, name: str, values: Mapping[str, Any], form_sha256: str) -> None:
-    """A JSON file of the run that names the form it speaks of."""
+def write_result(path: str | os.PathLike[str], name: str, values: Mapping[str, Any], form_sha256: str) -> None:
+    """NAME.json in a run directory, which names the form it speaks of."""
     content = {"format": f"equilip.{name}/1", "form": form_sha256, **values}
-    write_whole(path / f"{name}.json", (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    write_whole(Path(path) / f"{name}.json", (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_train_values(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,8 +87,12 @@ def build(kind: type[C], values: Mapping[str, Any], where: str) -> C:
     try:
         return kind(**cast)
     except TypeError:
-        missing = [name for name in known if name not in values]
-        raise ConfigError(f"{where}: one of the keys {', '.join(missing)} is missing") from None
+        missing = [
+            name
+            for name, field in known.items()
+            if name not in values and field.default is MISSING and field.default_factory is MISSING
+        ]
+        raise ConfigError(f"{where}: lacks {', '.join(missing)}") from None
 
 
 def _cast(value: Any, hint: Any, what: str) -> Any:

@@ -9,7 +9,7 @@ import argparse
 import time
 
 from equilip.cli.commands.evaluate import rows
-from equilip.cli.commands.train import describe
+from equilip.cli.commands.train import brief, describe
 from equilip.cli.options import Parser, add_data
 from equilip.cli.output import Output
 
@@ -27,17 +27,18 @@ def run(options: argparse.Namespace, output: Output) -> int:
     start = time.perf_counter()
     import torch
 
-    from equilip import data
+    from equilip import certify, data
     from equilip.train import TrainConfig, evaluate, load_form, runs, train
 
     config = TrainConfig(
         data="digits",
         model="lben",
         gamma=1.0,
+        epsilon=0.1,
         width=60,
         epochs=EPOCHS,
         batch=64,
-        lr=3e-3,
+        lr=1e-2,
         schedule="step",
         step_epochs=8,
         limit=options.limit,
@@ -52,18 +53,27 @@ def run(options: argparse.Namespace, output: Output) -> int:
             config,
             options.out,
             overwrite=True,
-            on_epoch=lambda metrics: progress.step(describe(metrics, config.epochs)),
+            on_epoch=lambda metrics: progress.step(describe(metrics, config.epochs), brief(metrics)),
         )
     form = load_form(path).to(torch.float64)
     dataset = data.load("digits", limit=options.limit)
     found = evaluate(form, dataset.test_x, dataset.test_y)
     values = {"data": "digits", **found.as_table()}
     runs.write_result(path, "evaluation", values, runs.stored_sha256(path))
+    bound = certify.lipschitz(load_form(path))
     seconds = time.perf_counter() - start
-    output.facts(f"{path}: an LBEN with gamma = 1 on digits", rows(found))
+    output.facts(
+        f"{path}: an LBEN with gamma = 1 on digits",
+        [
+            *rows(found),
+            ("largest slope, by construction", "1"),
+            ("largest slope, proved", f"{bound.value:.3f} ({bound.value_raw:.3f} per unit of raw pixels)"),
+        ],
+    )
     output.line(f"done in {seconds:.0f} s; try next:")
     output.line(f"  equilip evaluate {path} --json")
     output.line("  equilip train --data digits --model lben --gamma 0.3 --out runs/tighter")
     output.line("  equilip train --data mnist --model lben --width 80 --gamma 1.0 --out runs/mnist")
-    output.result({"run": str(path), **values, "total_seconds": seconds})
+    slopes = {"declared": config.gamma, "certified": bound.value, "certified_raw": bound.value_raw}
+    output.result({"run": str(path), **values, **slopes, "total_seconds": seconds})
     return 0

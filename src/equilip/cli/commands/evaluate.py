@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
             "--allow-ill-posed evaluates it all the same and counts what does not converge"
         ) from error
     values = {"data": name, **found.as_table()}
-    runs.write_result(runs.Path(options.run), "evaluation", values, runs.stored_sha256(options.run))
+    runs.write_result(options.run, "evaluation", values, runs.stored_sha256(options.run))
     output.facts(f"{options.run} on the test data of {name}", rows(found))
     output.result({"run": str(options.run), **values})
     return 0

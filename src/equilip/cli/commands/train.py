@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
         def on_epoch(metrics: EpochMetrics) -> None:
             history.append(metrics)
-            progress.step(describe(metrics, config.epochs))
+            progress.step(describe(metrics, config.epochs), brief(metrics))
 
         path, _ = train(
             config,
@@ -70,3 +70,8 @@ def describe(metrics: EpochMetrics, epochs: int) -> str:
         f"error {metrics.train_error_percent:.2f} % train, {metrics.test_error_percent:.2f} % test, "
         f"{metrics.iterations} iterations, residual {metrics.max_residual:.1e}{lost}, {metrics.seconds:.1f} s"
     )
+
+
+def brief(metrics: EpochMetrics) -> str:
+    """The same in a few words."""
+    return f"error {metrics.train_error_percent:.2f} % train, {metrics.test_error_percent:.2f} % test"
