@@ -3,6 +3,7 @@ refused with the reason."""
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 
 from equilip import data
 from equilip import form as forms
+from equilip.cli import main
 from equilip.errors import ConfigError, FormatError
 from equilip.train import TrainConfig, load_form, load_run, runs, train
 from equilip.train.models import ModelConfig
@@ -141,6 +143,7 @@ def test_unfinished(run: Path, name: str) -> None:
         ('kind = "lben"', 'kind = "lbne"', "unknown kind of model 'lbne'; did you mean 'lben'"),
         ("in_features = 64", "", r"\[model\]: lacks in_features$"),
         ("[model]", "[[model]]", r"expected a table"),
+        ("[versions]", "[[versions]]", r"versions is .*expected a table"),
     ],
 )
 def test_configuration_with_a_mistake(run: Path, old: str, new: str, message: str) -> None:
@@ -175,6 +178,20 @@ def test_prepare_says_where_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot write to .*choose another --out"):
         runs.prepare(tmp_path / "file" / "run")
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "model.safetensors"))
+
+    arguments = ["train", "--limit", "40", "--width", "6", "--epochs", "1", "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(runs, "write_model", full)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"equilip: {tmp_path / 'model.safetensors'}: No space left on device\n"
+    with pytest.raises(ConfigError, match="the training did not finish"):
+        load_run(tmp_path / "run")
 
 
 def test_explicit_models_are_made_from_their_form(tmp_path: Path) -> None:

@@ -166,6 +166,8 @@ def load_config(path: str | os.PathLike[str]) -> RunConfig:
             raise ConfigError(f"{file}: {name} is {values!r}; expected a table")
         return toml.build(kind, values, f"{file}: [{name}]")
 
+    if not isinstance(tables.get("versions", {}), dict):
+        raise ConfigError(f"{file}: versions is {tables['versions']!r}; expected a table")
     model = table("model", ModelConfig)
     if model is None:
         raise ConfigError(f"{file} has no table [model]")
