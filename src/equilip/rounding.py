@@ -74,9 +74,7 @@ def verified_positive_definite(matrix: Array, perturbation: Array | None = None)
     """
     n = matrix.shape[0]
     if matrix.shape != (n, n) or matrix.dtype != np.float64:
-        raise ValueError(
-            f"expected a square float64 matrix, got {matrix.dtype} of shape {tuple(matrix.shape)}."
-        )
+        raise ValueError(f"expected a square float64 matrix, got {matrix.dtype} of shape {tuple(matrix.shape)}.")
     if n == 0:
         return True
     if not np.isfinite(matrix).all():

@@ -116,7 +116,8 @@ def feedforward_multipliers(system: System, layers: list[Indices]) -> Array:
         NK = N @ K
         M = NK @ N.T
         total = np.abs(M).sum(axis=1)
-        floor = 1e-12 * max(float(total.max(initial=0.0)), 1e-300)
+        # Neurons that ignore what comes before them may have any multiplier.
+        floor = 1e-12 * float(total.max(initial=0.0)) or 1.0
         own = 1.0 / np.maximum(total, floor)
         lam[layer] = own
         schur = np.diag(2.0 * own) - own[:, None] * M * own[None, :]
