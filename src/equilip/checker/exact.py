@@ -18,7 +18,7 @@ Floats = NDArray[np.floating]
 
 MAX_SPREAD = 288  #: powers of two between the lowest bits of two floats of one array; float32 reaches 276
 MAX_BITS = 4096  #: bits of any number that is computed
-MAX_WORK = 2**38  #: 64-bit multiplications in all; about two minutes
+MAX_WORK = 2**37  #: 64-bit multiplications in all: a few minutes, whatever the files hold
 
 
 class Budget:
@@ -94,7 +94,7 @@ class Exact:
         (rows, inner), columns = self.integers.shape, other.integers.shape[1]
         width = (62 - inner.bit_length()) // 2
         left, right = max(1, -(-self.bits // width)), max(1, -(-other.bits // width))
-        self.budget.spend(left * right * rows * inner * columns)
+        self.budget.spend(left * right * rows * columns * (inner + 128))  # 128: adding up costs as much
         total: Integers = np.zeros((rows, columns), dtype=object)
         others = limbs(other.integers, right, width)
         for i, a in enumerate(limbs(self.integers, left, width)):
