@@ -44,7 +44,7 @@ def test_no_pair_in_the_ball_beats_a_local_bound(kind: str, n: int, activation: 
     points = torch.from_numpy(rng.standard_normal((400, p)))
     points = center + radius * points / points.norm(dim=1, keepdim=True) * tensor(rng.random((400, 1)) ** 0.3)
     points[1::2] = points[::2] + 1e-4 * radius * (points[1::2] - points[::2])
-    solution = equilibrium(form, points, Settings(tolerance=1e-13, raise_on_failure=False))
+    solution = equilibrium(form, points, Settings(tolerance=1e-13, raise_on_failure=False, require_well_posed=False))
     steps = (points[1::2] - points[::2]).norm(dim=1)
     error = 1e-9 * (1 + solution.y.norm(dim=1).max())
     slopes = ((solution.y[1::2] - solution.y[::2]).norm(dim=1) - error) / steps

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from certify_networks import lben, random_form, tensor
+from certify_networks import lben, make, random_form, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from equilip.activations import Sigmoid
 from equilip.certify import lipschitz, radius, rows
 from equilip.certify.margins import margins
 from equilip.errors import InputError
@@ -72,6 +73,23 @@ def test_margins_are_lower_bounds_and_tight() -> None:
     assert (found.lower[others] <= exact[others] + 1e-13).all()
     assert (found.lower[others] >= exact[others] - 1e-5).all()
     assert torch.isinf(found.lower[~others]).all()
+
+
+def test_multipliers_for_the_own_slopes_are_enough() -> None:
+    # W = 2 has no equilibrium for some slopes in [0, 1], but always one for slopes in [0, 1/4].
+    rng = np.random.default_rng(4)
+    n, p = 6, 4
+    U, C = rng.standard_normal((n, p)), rng.standard_normal((3, n))
+    form = replace(make(2 * np.eye(n) + 0.1 * rng.standard_normal((n, n)), U, C), activation=Sigmoid())
+    x = torch.randn(30, p, generator=torch.manual_seed(4), dtype=torch.float64)
+    free = Settings(tolerance=1e-13, require_well_posed=False, raise_on_failure=False)
+    y = equilibrium(form, x, free).y
+    label = y.argmax(dim=1)
+    found = margins(form, x, label, tensor(lipschitz(form).multipliers))
+    assert float(found.error.max()) < 1e-5
+    exact = y.gather(1, label[:, None]) - y
+    assert (found.lower <= exact + 1e-12)[exact > 0].all()
+    assert (radius(form, x, label) > 0).any()
 
 
 def test_a_wrong_label_has_no_radius() -> None:

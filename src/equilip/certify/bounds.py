@@ -155,7 +155,8 @@ def tightest(system: System, known: Array | None, *, method: str, deadline: floa
     head = system.head
     adopted = None if known is None else system.adopt(known)
     starts = phase_one.candidates(system, adopted, seconds=max(1.0, deadline - time.monotonic()))
-    scaled = [(candidate, Metric(system, candidate).joint(head)) for candidate in starts]
+    metrics = [metric for candidate in starts if (metric := Metric.of(system, candidate)) is not None]
+    scaled = [(metric.lam, metric.joint(head)) for metric in metrics]
     if not scaled:
         raise IllPosedError(
             "no multipliers were found that prove a unique equilibrium for every input, so no bound can be proved; "
@@ -171,14 +172,18 @@ def tightest(system: System, known: Array | None, *, method: str, deadline: floa
         converged = found is not None and found.converged
         note = "" if converged else "the search over multipliers ran out of time before it converged"
         if found is not None:
-            again = Metric(system, found.lam).joint(head)
-            proved = _prove(
-                prover, found.lam * float(again.factor), float(again.rho), "sdp", converged=converged, note=note
-            )
+            metric = Metric.of(system, found.lam)
+            proved = None
+            if metric is not None:
+                again = metric.joint(head)
+                own = found.lam * float(again.factor)
+                proved = _prove(prover, own, float(again.rho), "sdp", converged=converged, note=note)
             if proved is None:
                 proved = _prove(prover, found.lam, found.rho, "sdp", converged=converged, note=note)
             if proved is not None and (best is None or proved.gamma <= best.gamma):
                 return proved
+            if best is not None:
+                return replace(best, converged=converged, note=note)
     if best is None:
         raise ProofError(
             "multipliers were found, but no bound could be proved for the stored numbers: the network is too close "
@@ -209,7 +214,10 @@ def prove(model: Form | HasForm, value: float, *, multipliers: Array | None = No
         raise InputError(f"a bound to prove must be a positive number, got {value}")
     prover = Prover(system)
     for lam in phase_one.candidates(system, adopted):
-        scaled = Metric(system, lam).joint(system.head)
+        metric = Metric.of(system, lam)
+        if metric is None:
+            continue
+        scaled = metric.joint(system.head)
         for factor in (float(scaled.factor), 1.0, value, value * value):
             if prover.proves(lam * factor, value):
                 lam_form = system.restore(lam * factor)

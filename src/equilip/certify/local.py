@@ -12,7 +12,7 @@ from torch import Tensor
 from equilip import activations
 from equilip.activations import ELU, Activation, HardTanh, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh
 from equilip.certify.bounds import Bound, tightest
-from equilip.certify.margins import inputs_of, solve
+from equilip.certify.margins import arguments, inputs_of, solve
 from equilip.certify.pairs import own_bound, prove_rows
 from equilip.certify.system import HasForm, Head, Indices, System, array, as_form, build, from_form
 from equilip.errors import IllPosedError, InputError, ProofError
@@ -53,20 +53,14 @@ class Localiser:
         arguments = Head(system.W, system.U)
         self.speed = prove_rows(system, lam, arguments, np.full(system.size, np.inf))
         self._double = form.to(torch.float64, torch.device("cpu"))
-        self._W, self._U = array(form.W), array(form.U)
-        self._norms = np.linalg.norm(self._W, axis=1) * (1.0 + gamma(self._W.shape[1] + 4))
+        self._norms = np.linalg.norm(array(form.W), axis=1) * (1.0 + gamma(form.hidden_size + 4))
 
     def arguments(self, x: Tensor) -> tuple[Array, Array]:
         """s = W z + U xi + b at the equilibria of ``x`` (batch, p), and error bounds for each entry: (batch, n)."""
         x = x.to("cpu", torch.float64)
         z, error = solve(self.form, x, torch.from_numpy(self.bound.multipliers))
-        xi = self._double.standardise(x)
-        s = array(self._double.W.plus(z, self._double.bias(xi)))
-        standardisation = self._double.standardisation
-        size = x.abs() if standardisation is None else (x.abs() + standardisation.mean.abs()) / standardisation.std
-        unit = gamma(sum(self._U.shape) + 8)
-        magnitude = array(z.abs()) @ np.abs(self._W).T + array(size) @ np.abs(self._U).T + array(self._double.b.abs())
-        return s, (self._norms * array(error)[:, None] + unit * magnitude) * (1.0 + 2.0**-40)
+        s, doubt = arguments(self._double, x, z)
+        return array(s), (array(doubt) + self._norms * array(error)[:, None]) * (1.0 + 2.0**-40)
 
     def slopes(self, s: Array, doubt: Array, radius: float) -> tuple[Array, Array]:
         """Slope intervals (n,), (n,) of all neurons in the ball of that raw radius around one sample."""

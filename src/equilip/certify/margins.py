@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from equilip.certify.bounds import lipschitz
 from equilip.errors import InputError
 from equilip.form import Form
-from equilip.operators import Zero
+from equilip.operators import Dense, Zero
 from equilip.rounding import gamma
 from equilip.solve import Prover, Settings, equilibrium
 
@@ -59,8 +60,43 @@ def solve(form: Form, x: Tensor, multipliers: Tensor) -> tuple[Tensor, Tensor]:
     """
     form = replace(form.to(torch.float64, torch.device("cpu")), lam=multipliers)
     x = x.to("cpu", torch.float64)
-    solution = equilibrium(form, x, Settings(raise_on_failure=False))
-    return solution.z.detach(), Prover(form).error(x, solution.z)
+    z = equilibrium(form, x, Settings(raise_on_failure=False, require_well_posed=False)).z.detach()
+    prover = Prover(form)
+    return z, prover.error(x, z) if prover.well_posed else _error(form, x, z)
+
+
+def _error(form: Form, x: Tensor, z: Tensor) -> Tensor:
+    """The same proved distance where multipliers are good for the form's own slopes, but not for all of [0, 1].
+
+    With r = sigma(s) - z, the point sigma(s) is the exact equilibrium of the network whose bias is smaller by W r, so
+    it is at most L |W r| away, where L is a proved Lipschitz bound from the bias to the equilibrium.
+    """
+    n = form.hidden_size
+    U, C = (Dense(torch.eye(n, dtype=torch.float64)) for _ in range(2))
+    nothing = Zero((n, n), torch.float64, torch.device("cpu"))
+    from_bias = replace(form, U=U, C=C, D=nothing, c=torch.zeros_like(form.b), standardisation=None)
+    speed = lipschitz(from_bias, method="scale").value
+    image, doubt = _image(form, x, z)
+    r, W = image - z, form.W.dense()
+    doubt = doubt + torch.finfo(torch.float64).eps * r.abs()
+    unit = 1.0 + gamma(n + 8)
+    moved = (r @ W.mT).norm(dim=1) + ((unit - 1.0) * r.abs() @ W.abs().mT + doubt @ W.abs().mT * unit).norm(dim=1)
+    bound = (r.norm(dim=1) + doubt.norm(dim=1) + speed * moved) * unit * _GROW
+    return torch.where(bound.isfinite(), bound, torch.inf)
+
+
+def _image(form: Form, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """sigma(W z + U xi + b) as computed, and how far each entry may be from its exact value: (batch, n) twice."""
+    s, doubt = arguments(form, x, z)
+    image = form.activation.value(s)
+    return image, doubt + (form.activation.rounding + 1.0) * torch.finfo(torch.float64).eps * image.abs() + 1e-300
+
+
+def arguments(form: Form, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """s = W z + U xi + b of a float64 form as computed, and a bound on the rounding of each entry: (batch, n) twice."""
+    s = form.W.plus(z, form.bias(form.standardise(x)))
+    size = z.abs() @ form.W.dense().abs().mT + _magnitude(form, x) @ form.U.dense().abs().mT + form.b.abs()
+    return s, gamma(form.hidden_size + form.in_size + 8) * size * _GROW
 
 
 def margins(form: Form, x: Tensor, label: Tensor, multipliers: Tensor) -> Margins:

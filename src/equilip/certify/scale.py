@@ -11,6 +11,7 @@ a convex function of t. Nothing here is a proof: it proposes t and rho, which ar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -44,6 +45,14 @@ class Metric:
         self._factor = np.linalg.cholesky(np.diag(2.0 * lam) - weighted - weighted.T)
         X = self._solve(lam[:, None] * system.scaled_inputs.mid)
         self._left, self._singular, self._right = np.linalg.svd(X, full_matrices=False)
+
+    @classmethod
+    def of(cls, system: System, lam: Array) -> Self | None:
+        """The metric, or None where P is not positive definite in floating point."""
+        try:
+            return cls(system, lam)
+        except np.linalg.LinAlgError:
+            return None
 
     def _solve(self, right: Array) -> Array:
         solved = solve_triangular(self._factor, right, lower=True, check_finite=False)
