@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from checker_artefacts import Array, certificate, form_bytes, lben, lipschitz_cl
 from checker_rational import claims_hold, lipschitz_matrix, positive_definite
 
 from equilip.checker import Claim
+from equilip.checker.claims import gram_above
+from equilip.checker.exact import Budget
+from equilip.checker.files import Form
 
 
 def block(kind: str, size: int, **parameters: float) -> dict[str, Any]:
@@ -262,3 +266,25 @@ def test_an_ill_posed_network_is_refused_at_any_bound(tmp_path: Path) -> None:
     for bound in (1.0, 1e6, 1e100):
         for multiplier in (1e-6, 1.0, 1e6):
             assert not accepted(tmp_path, tensors, [block("relu", 1)], lipschitz_claim(bound, np.array([multiplier])))
+
+
+def test_multipliers_must_be_positive_even_where_the_matrix_is_definite(tmp_path: Path) -> None:
+    """z = leaky_relu(4/3 z + x) has several equilibria, yet with a negative multiplier its matrix is definite."""
+    one = np.ones((1, 1))
+    tensors = {"W": one * 4 / 3, "U": one / 8, "b": np.zeros(1), "C": one / 8, "c": np.zeros(1)}
+    claim = lipschitz_claim(10.0, np.array([-1.0]), [0.5])
+    assert positive_definite(lipschitz_matrix(tensors, [0.5], [1.0], claim))
+    assert not accepted(tmp_path, tensors, [block("leaky_relu", 1, negative_slope=0.5)], claim)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_stands_in_for_inverse_squares_is_never_below(dtype: type) -> None:
+    rng = np.random.default_rng(18)
+    for std in [*rng.uniform(1e-3, 1e3, 50), 0.25, 3.0, 1e-8]:
+        one = np.ones((1, 1), dtype)
+        form = Form(one[:0, :0], one[:0], one[:, :0], one, np.array([std], dtype), ())
+        above = gram_above(form, True, Budget())
+        ratio = Fraction(int(above.integers[0, 0])) * Fraction(2) ** above.exponent * Fraction(float(form.std[0])) ** 2
+        assert 1 <= ratio < 1 + Fraction(1, 2**60)
+        assert ratio == 1 or std != 0.25
+        assert gram_above(form, False, Budget()).integers.tolist() == [[1]]

@@ -120,3 +120,7 @@ def test_a_false_proposal_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         assert not proved(indefinite)
     monkeypatch.setattr(np.linalg, "inv", lambda factor: identity)
     assert proved(identity)
+    off_diagonal = np.ones((3, 3)) - identity
+    assert proved(identity - 0.49 * off_diagonal)
+    assert not proved(identity - 0.5 * off_diagonal)  # singular, and the sums of its rows are zero
+    assert not proved(identity - 0.51 * off_diagonal)
