@@ -105,7 +105,7 @@ class Metric:
         decoupled = _decoupled(smallest, top, own)
         alone = (smallest == 0.0) | (top == 0.0)
 
-        def rho(log_excess: Array) -> Array:
+        def rho(log_excess: Array, halvings: int) -> Array:
             """Largest eigenvalues of t singular² + t / (t - smallest) a a', all rows at once."""
             excess = np.exp(log_excess)
             t = smallest * (1.0 + excess)
@@ -113,23 +113,26 @@ class Metric:
             poles = t[:, None] * singular**2
             low = poles.max(axis=1, initial=0.0)
             high = low + weight * own
-            for _ in range(60):
+            for _ in range(halvings):
                 middle = 0.5 * (low + high)
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    below = weight * np.nansum(squares / (middle[:, None] - poles), axis=1) > 1.0
+                distance = np.maximum(middle[:, None] - poles, np.finfo(np.float64).tiny)
+                below = weight * np.einsum("ij,ij->i", squares, 1.0 / distance) > 1.0
                 low, high = np.where(below, middle, low), np.where(below, high, middle)
             return high
 
         golden = 0.5 * (np.sqrt(5.0) - 1.0)
-        left = np.full(smallest.shape, np.log(_NARROW))
-        right = np.full(smallest.shape, np.log(_WIDE))
-        for _ in range(40):
+        # Were a parallel to the strongest input direction, this would be the best excess; it never is far off.
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            guess = np.nan_to_num(np.sqrt(own / smallest) / top, nan=1.0)
+        center = np.log(np.clip(guess, 100.0 * _NARROW, _WIDE / 100.0))
+        left, right = center - 4.0, center + 4.0
+        for _ in range(18):
             inner, outer = right - golden * (right - left), left + golden * (right - left)
-            lower = rho(inner) <= rho(outer)
+            lower = rho(inner, 26) <= rho(outer, 26)
             left, right = np.where(lower, left, inner), np.where(lower, outer, right)
         best = 0.5 * (left + right)
         factor = np.where(alone, decoupled.factor, smallest * (1.0 + np.exp(best)))
-        return Scaled(factor, np.where(alone, decoupled.rho, rho(best)))
+        return Scaled(factor, np.where(alone, decoupled.rho, rho(best, 60)))
 
 
 def _decoupled(smallest: Array, top: float, own: Array) -> Scaled:
