@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +51,9 @@ class Activation(ABC):
     def prox(self, v: Tensor, alpha: Step) -> Tensor:
         """σ(t) for the t with (1 - α) σ(t) + α t = v; α > 0, a number or a tensor that broadcasts."""
 
-    def reflect(self, v: Tensor, alpha: Step) -> Tensor:
-        """2 prox_α(v) - v, what Peaceman-Rachford iterates on."""
-        return 2 * self.prox(v, alpha) - v
+    def reflection(self, alpha: Step) -> Callable[[Tensor], Tensor]:
+        """The map v -> 2 prox_α(v) - v, which Peaceman-Rachford applies at every step, made ready for one α."""
+        return lambda v: 2 * self.prox(v, alpha) - v
 
     @property
     @abstractmethod
@@ -63,11 +64,6 @@ class Activation(ABC):
     def rounding(self) -> float:
         """Bound on the relative rounding error of ``value``, in units of the last place (0: exact)."""
         return 4.0
-
-    @property
-    def slope_is_sign(self) -> bool:
-        """Whether prox_α = σ is relu, so that reflect(v) = |v| for every α."""
-        return False
 
     @property
     @abstractmethod
@@ -90,19 +86,19 @@ class ReLU(Activation):
     kind = "relu"
     interval = (0.0, 1.0)
     rounding = 0.0
-    slope_is_sign = True
 
     def value(self, s: Tensor) -> Tensor:
         return s.relu()
 
     def slope(self, s: Tensor) -> Tensor:
-        return (s > 0).to(s.dtype)
+        # Several times faster than a comparison and a cast.
+        return s.sign().relu()
 
     def prox(self, v: Tensor, alpha: Step) -> Tensor:
         return v.relu()
 
-    def reflect(self, v: Tensor, alpha: Step) -> Tensor:
-        return v.abs()
+    def reflection(self, alpha: Step) -> Callable[[Tensor], Tensor]:
+        return torch.abs
 
 
 @dataclass(frozen=True)
@@ -318,7 +314,13 @@ class Slopes(Activation):
 
     def prox(self, v: Tensor, alpha: Step) -> Tensor:
         # j/(j + α(1 - j)): free of the division by j that gives NaN at inactive neurons.
-        return v * (self.j / (self.j + alpha * (1 - self.j)))
+        return v * self._factor(alpha)
+
+    def _factor(self, alpha: Step) -> Tensor:
+        return self.j / (self.j + alpha * (1 - self.j))
+
+    def reflection(self, alpha: Step) -> Callable[[Tensor], Tensor]:
+        return (2 * self._factor(alpha) - 1).mul
 
     def to(self, dtype: torch.dtype) -> Slopes:
         return Slopes(self.j.to(dtype))

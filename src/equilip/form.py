@@ -41,17 +41,13 @@ class Standardisation:
                 f"mean and std must be vectors of one length, got {tuple(self.mean.shape)} and {tuple(self.std.shape)}"
             )
         if not bool((self.std > 0).all()):
-            raise InputError(
-                f"std must be positive everywhere; its smallest entry is {float(self.std.min()):g}"
-            )
+            raise InputError(f"std must be positive everywhere; its smallest entry is {float(self.std.min()):g}")
 
     def apply(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
 
     def to(self, dtype: torch.dtype | None, device: torch.device | None) -> Standardisation:
-        return Standardisation(
-            self.mean.to(dtype=dtype, device=device), self.std.to(dtype=dtype, device=device)
-        )
+        return Standardisation(self.mean.to(dtype=dtype, device=device), self.std.to(dtype=dtype, device=device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,17 +272,13 @@ def affine(weight: Tensor, bias: Tensor) -> Form:
 def pointwise(sigma: Activation, size: int, *, like: Tensor) -> Form:
     """y = σ(x) on ``size`` numbers, in the dtype and on the device of ``like``."""
     eye = torch.eye(size, dtype=like.dtype, device=like.device)
-    return dense(
-        like.new_zeros(size, size), eye, like.new_zeros(size), eye, like.new_zeros(size), activation=sigma
-    )
+    return dense(like.new_zeros(size, size), eye, like.new_zeros(size), eye, like.new_zeros(size), activation=sigma)
 
 
 def residual(f: Form) -> Form:
     """x + f(x) as a form: the identity becomes feed-through (mathematics 1.5)."""
     if f.in_size != f.out_size:
-        raise InputError(
-            f"a residual block needs as many outputs as inputs, not {f.out_size} and {f.in_size}"
-        )
+        raise InputError(f"a residual block needs as many outputs as inputs, not {f.out_size} and {f.in_size}")
     if f.standardisation is not None:
         raise InputError("a residual block adds its input: put the standardisation before the block")
     eye = torch.eye(f.in_size, dtype=f.dtype, device=f.device)
@@ -300,9 +292,7 @@ def compose(f: Form, g: Form) -> Form:
     certificate for it speaks of these numbers. A standardisation of g is folded into its matrices.
     """
     if f.out_size != g.in_size:
-        raise InputError(
-            f"cannot compose: the first form gives {f.out_size} numbers, the second takes {g.in_size}"
-        )
+        raise InputError(f"cannot compose: the first form gives {f.out_size} numbers, the second takes {g.in_size}")
     Ug, Dg, bg, cg = g.U.dense(), g.D.dense(), g.b, g.c
     if g.standardisation is not None:
         mean, std = g.standardisation.mean, g.standardisation.std

@@ -72,7 +72,8 @@ def _chain(modules: Sequence[torch.nn.Module]) -> Form:
 class FeedForward(torch.nn.Module):
     """An ordinary multi-layer perceptron that also knows its form: p -> hidden... -> q.
 
-    Nothing is guaranteed by construction. Parameters: ``weights`` and ``biases``, one of each per layer, (out, in) and (out,).
+    Nothing is guaranteed by construction. Parameters: ``weights`` (out, in) and ``biases`` (out,),
+    one of each per layer.
     """
 
     def __init__(

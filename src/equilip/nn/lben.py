@@ -17,6 +17,7 @@ from equilip import form as forms
 from equilip.activations import Activation, ReLU
 from equilip.errors import InputError
 from equilip.form import Form, Standardisation
+from equilip.nn.bounded import bounded_matrix
 from equilip.nn.gram import gram
 from equilip.nn.guarantee import Guarantee
 from equilip.nn.module import EquilibriumModule, check_sizes, uniform
@@ -98,31 +99,38 @@ class LBEN(EquilibriumModule):
         return self._gamma if self.log_gamma is None else float(self.log_gamma.detach().double().exp())
 
     def form(self) -> Form:
-        lam = torch.exp(-self.psi)
-        gamma = self._gamma if self.log_gamma is None else self.log_gamma.exp()
+        gamma = self._gamma_tensor()
         D = None
-        if gamma is None:
-            T = gram(self.V.mT)
-        elif not self.feedthrough:
-            T = gram(torch.cat([self.V, self.C * (2 * gamma) ** -0.5]).mT)
-            T = T + gram(self.U) * (lam[:, None] * (lam / (2 * gamma)))
+        if self.feedthrough and gamma is not None:
+            W, D = self._recurrent_with_feedthrough(gamma)
         else:
-            # With D = γN: γ - DᵀD/γ = γ (1 - NᵀN), whose inverse is (1 + Nᵀ (1 - NNᵀ)⁻¹ N)/γ (Woodbury).
-            N = self._contraction()
-            D = gamma * N
-            Y = lam[:, None] * self.U + self.C.mT @ N
-            YN = Y @ N.mT
-            inner = torch.eye(N.shape[0], dtype=N.dtype, device=N.device) - N @ N.mT
-            T = gram(torch.cat([self.V, self.C * (2 * gamma) ** -0.5]).mT)
-            T = T + (gram(Y) + YN @ torch.linalg.solve(inner, YN.mT)) / (2 * gamma)
-        T = T + (self.S.mT - self.S)
-        scale = torch.exp(self.psi)
-        W = T * -scale[:, None]
-        W = W + torch.diag(1 - self.epsilon * scale)
+            W = self._recurrent(gamma)
         return forms.dense(
             W, self.U, self.b, self.C, self.c,
-            D=D, activation=self.activation, lam=lam, standardisation=self._standardisation(),
+            D=D, activation=self.activation, lam=torch.exp(-self.psi), standardisation=self._standardisation(),
         )  # fmt: skip
+
+    def _gamma_tensor(self) -> Tensor | None:
+        if self.log_gamma is not None:
+            return self.log_gamma.exp()
+        return None if self._gamma is None else self.psi.new_tensor(self._gamma)
+
+    def _recurrent(self, gamma: Tensor | None) -> Tensor:
+        if gamma is not None:
+            return bounded_matrix(self.V, self.S, self.psi, self.U, self.C, 1 / (2 * gamma), self.epsilon)
+        scale = torch.exp(self.psi)
+        return (gram(self.V.mT) + self.S.mT - self.S) * -scale[:, None] + torch.diag(1 - self.epsilon * scale)
+
+    def _recurrent_with_feedthrough(self, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        """W and D = γN. γ - DᵀD/γ = γ (1 - NᵀN) has the inverse (1 + Nᵀ (1 - NNᵀ)⁻¹ N)/γ (Woodbury)."""
+        N = self._contraction()
+        scale = torch.exp(self.psi)
+        Y = self.U / scale[:, None] + self.C.mT @ N
+        YN = Y @ N.mT
+        inner = torch.eye(N.shape[0], dtype=N.dtype, device=N.device) - N @ N.mT
+        input_term = gram(Y) + YN @ torch.linalg.solve(inner, YN.mT)
+        T = gram(self.V.mT) + self.S.mT - self.S + (gram(self.C.mT) + input_term) / (2 * gamma)
+        return T * -scale[:, None] + torch.diag(1 - self.epsilon * scale), gamma * N
 
     def _contraction(self) -> Tensor:
         """N (q, p) with ‖N‖ < 1, by a Cayley transform (mathematics 5.3)."""

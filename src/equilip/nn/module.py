@@ -19,28 +19,33 @@ from equilip.solve import Pace, Plan, Prover, Settings, Solution, equilibrium
 if TYPE_CHECKING:
     from equilip.nn.explicit import Explicit
 
-#: What tells one state of the parameters from another.
-Fingerprint = tuple[tuple[int, int, int, torch.dtype, torch.device, bool], ...]
-
 
 @dataclass(frozen=True, eq=False)
 class Realised:
     """The form of one state of the parameters, made ready to be solved again and again."""
 
-    fingerprint: Fingerprint
-    tensors: tuple[Tensor, ...]  # kept alive, so that no other tensor can take their address
+    values: tuple[Tensor, ...]
     settings: Settings
     form: Form
     plan: Plan
     prover: Prover | None = None
 
+    def serves(self, tensors: tuple[Tensor, ...], settings: Settings) -> bool:
+        """Whether these parameters still have the values that the form was made from.
+
+        The values are compared, not version counters: those miss ``.to`` and writes through ``.data``.
+        """
+        return self.settings == settings and all(
+            kept.dtype == own.dtype and kept.device == own.device and torch.equal(kept, own)
+            for kept, own in zip(self.values, tensors, strict=True)
+        )
+
 
 class EquilibriumModule(torch.nn.Module, ABC):
     """A network whose parameters define a form.
 
-    In ``eval()`` the form is made once and kept until a parameter changes: by an optimiser or any other in-place
-    operation, ``load_state_dict``, ``.to``. (Writing through ``.data`` or numpy is invisible to torch; call
-    ``train()`` and ``eval()`` after it.) In ``train()`` every call makes it anew. Gradients are the same in both.
+    In ``eval()`` the form is made once and kept for as long as every parameter keeps its value, whatever changes
+    it. In ``train()`` every call makes it anew. Gradients are the same in both.
     """
 
     in_features: int
@@ -99,12 +104,12 @@ class EquilibriumModule(torch.nn.Module, ABC):
 
     def _realise(self, settings: Settings) -> Realised:
         tensors = (*self.parameters(), *self.buffers())
-        fingerprint = tuple((id(t), t._version, t.data_ptr(), t.dtype, t.device, t.requires_grad) for t in tensors)
         kept = self._realised
-        if kept is None or kept.fingerprint != fingerprint or kept.settings != settings:
+        if kept is None or not kept.serves(tensors, settings):
             with torch.no_grad():
                 form = self.form().detach()
-            kept = Realised(fingerprint, tensors, settings, form, Plan(settings, form.lam, fixed=True))
+            values = tuple(t.detach().clone() for t in tensors)
+            kept = Realised(values, settings, form, Plan(settings, form.lam, fixed=True))
             self._realised = kept
         return kept
 

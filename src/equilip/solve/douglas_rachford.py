@@ -18,9 +18,6 @@ class DouglasRachfordRun(PeacemanRachfordRun):
     def step(self, state: Tensor) -> Tensor:
         return 0.5 * (state + super().step(state))
 
-    def narrow(self, rows: Tensor) -> DouglasRachfordRun:
-        return DouglasRachfordRun(self.equation.narrow(rows), self.RT, self.alpha, self.c[rows])
-
 
 @dataclass(frozen=True, eq=False)
 class PreparedDouglasRachford(Prepared):
@@ -30,7 +27,7 @@ class PreparedDouglasRachford(Prepared):
     rate: float
 
     def run(self, equation: Equation, tolerance: float) -> DouglasRachfordRun:
-        return DouglasRachfordRun(equation, self.base.R.mT, self.base.alpha)
+        return DouglasRachfordRun(equation, self.base.RT, self.base.alpha)
 
     def transpose(self) -> PreparedDouglasRachford:
         return replace(self, base=self.base.transpose())

@@ -49,14 +49,12 @@ def equilibrium(
     plan = Plan(settings, form.lam, pace) if plan is None else plan
     expected = None if plan.pace is None else plan.pace.adjoint
     task = Task(form.W, form.activation, plan, settings.gradient.adjoint_tolerance, expected)
-    if not _finite(bias):
-        raise InputError("the input (or the network's weights) holds NaN or infinity; remove such samples first")
     z = settings.gradient.attach(task, Equation(form.W, form.activation, bias), start)
     y = form.output(z, xi)
 
-    residual = torch.cat([outcome.residual for outcome in task.outcomes])
+    residual = torch.cat([report.residual for report in task.reports])
     tolerance = plan.goal(form.dtype)
-    failed = next((o.status for o in task.outcomes if o.status is not Status.CONVERGED), Status.CONVERGED)
+    failed = next((r.status for r in task.reports if r.status is not Status.CONVERGED), Status.CONVERGED)
 
     def prove() -> Tensor:
         return (Prover(form) if prover is None else prover()).error(x, z)
@@ -66,7 +64,7 @@ def equilibrium(
         y=y,
         residual=residual,
         converged=residual <= tolerance,
-        iterations=max(outcome.iterations for outcome in task.outcomes),
+        iterations=max(report.iterations for report in task.reports),
         status=failed,
         tolerance=tolerance,
         _prove=prove,
@@ -74,13 +72,6 @@ def equilibrium(
     if failed is not Status.CONVERGED and settings.raise_on_failure:
         raise _failure(solution, form.dtype)
     return solution
-
-
-def _finite(bias: Tensor) -> bool:
-    """Whether all is finite; NaN and infinity survive a sum, so one number tells."""
-    if torch._C._functorch.is_batchedtensor(bias):  # a mapped tensor has no single value to look at
-        return True
-    return bool(bias.detach().sum().isfinite()) or bool(bias.detach().isfinite().all())
 
 
 def _failure(solution: Solution, dtype: torch.dtype) -> ConvergenceError:

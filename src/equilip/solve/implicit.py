@@ -8,6 +8,8 @@ whose derivative is a third equation of the same kind, and so on: derivatives of
 
 from __future__ import annotations
 
+import inspect
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,10 @@ import torch
 from torch import Tensor
 
 from equilip.activations import Activation, Slopes
-from equilip.errors import ConvergenceError
+from equilip.errors import ConvergenceError, InputError
 from equilip.operators import Operator
 from equilip.solve.iteration import Equation, Prepared
-from equilip.solve.loop import Outcome
+from equilip.solve.loop import Outcome, Report
 from equilip.solve.solution import Status
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What the autograd functions need beside tensors; ``outcomes`` collects what the solver reports."""
+    """What the autograd functions need beside tensors; ``reports`` collects how it went."""
 
     W: Operator
     activation: Activation
@@ -35,13 +37,16 @@ class Task:
     adjoint_tolerance: float | None
     #: After how many steps to read the adjoint's residual: fixed here, so that backward repeats itself exactly.
     adjoint_expected: int | None = None
-    outcomes: list[Outcome] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
 
     def solve(self, bias: Tensor, start: Tensor | None, tensors: tuple[Tensor, ...]) -> Outcome:
+        # NaN and infinity survive a sum, so one number tells; a sum that overflows is looked at closely.
+        if not math.isfinite(float(bias.sum())) and not bool(bias.isfinite().all()):
+            raise InputError("the input (or the network's weights) holds NaN or infinity; remove such samples first")
         W = self.W.rebuild(tensors)
         prepared = self.plan.prepared(W)
         outcome = self.plan.run(prepared, Equation(W, self.activation, bias), start)
-        self.outcomes.append(outcome)
+        self.reports.append(outcome.report)
         return outcome
 
 
@@ -74,10 +79,10 @@ class LinearTask:
     def solve(self, j: Tensor, g: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
         equation = Equation(self.operator(tensors), Slopes(j), g)
         outcome = self.plan.run_linear(self.prepared(tensors), equation, self.tolerance, self.expected)
-        if outcome.status is not Status.CONVERGED and self.plan.settings.raise_on_failure:
+        if outcome.report.status is not Status.CONVERGED and self.plan.settings.raise_on_failure:
             raise ConvergenceError(
-                f"the adjoint equation missed its tolerance: {outcome.status.value} (largest relative residual "
-                f"{float(outcome.residual.amax()):.3g} after {outcome.iterations} iterations); loosen the gradient's "
+                f"the adjoint equation missed its tolerance: {outcome.report.status.value} (largest relative residual "
+                f"{float(outcome.report.residual.amax()):.3g} after {outcome.report.iterations} iterations); loosen the gradient's "
                 "tolerance, use float64, or allow it with raise_on_failure=False",
                 None,
             )
@@ -174,6 +179,16 @@ class LinearEquilibrium(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         return _vmap(LinearEquilibrium, 1, info, in_dims, args)
+
+
+def declare_signature(function: type[torch.autograd.Function]) -> None:
+    """Spare ``apply`` from working out the signature of ``forward`` at every call (60 microseconds each)."""
+    forward: Any = function.forward
+    forward.__signature__ = inspect.signature(forward)
+
+
+declare_signature(Equilibrium)
+declare_signature(LinearEquilibrium)
 
 
 def linear_equilibrium(task: LinearTask, j: Tensor, g: Tensor, *tensors: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ class Run(ABC, Generic[State]):
     equation: Equation
     #: What one step costs, in applications of W; reported as iterations.
     cost: int = 1
+    #: After how many steps the tolerance is expected to be reached, where the method knows better than its rate.
+    planned: int | None = None
 
     @abstractmethod
     def start(self, z: Tensor | None) -> State:

@@ -26,23 +26,24 @@ class PeacemanRachfordRun(Run[Tensor]):
         self.equation = equation
         self.RT = RT
         self.alpha = alpha
+        self.reflection = equation.activation.reflection(alpha)
         bias = equation.bias
         self.c = torch.addmm(bias, bias, RT, beta=alpha, alpha=alpha) if c is None else c
 
     def start(self, z: Tensor | None) -> Tensor:
         if z is None:
             return self.c
-        # t = z + α (W z + bias - z)... at the equilibrium the gradient step t = z - α(z - Wz - bias) maps to z.
+        # At the equilibrium the proximal map takes z + α (W z + bias - z) back to z.
         return z + self.alpha * (self.equation.W.plus(z, self.equation.bias) - z)
 
     def step(self, state: Tensor) -> Tensor:
-        return torch.addmm(self.c, self.equation.activation.reflect(state, self.alpha), self.RT)
+        return torch.addmm(self.c, self.reflection(state), self.RT)
 
     def read(self, state: Tensor) -> Tensor:
         return self.equation.activation.prox(state, self.alpha)
 
     def narrow(self, rows: Tensor) -> PeacemanRachfordRun:
-        return PeacemanRachfordRun(self.equation.narrow(rows), self.RT, self.alpha, self.c[rows])
+        return type(self)(self.equation.narrow(rows), self.RT, self.alpha, self.c[rows])
 
     def select(self, state: Tensor, rows: Tensor) -> Tensor:
         return state[rows]
@@ -50,20 +51,21 @@ class PeacemanRachfordRun(Run[Tensor]):
 
 @dataclass(frozen=True, eq=False)
 class PreparedPeacemanRachford(Prepared):
-    """R and α for one W."""
+    """R, Rᵀ (both laid out by rows, as products want them) and α for one W."""
 
     R: Tensor
+    RT: Tensor
     alpha: float
     rate: float
 
     def run(self, equation: Equation, tolerance: float) -> PeacemanRachfordRun:
-        return PeacemanRachfordRun(equation, self.R.mT, self.alpha)
+        return PeacemanRachfordRun(equation, self.RT, self.alpha)
 
     def transpose(self) -> PreparedPeacemanRachford:
-        return replace(self, R=self.R.mT)
+        return replace(self, R=self.RT, RT=self.R)
 
     def to(self, dtype: torch.dtype) -> PreparedPeacemanRachford:
-        return replace(self, R=self.R.to(dtype))
+        return replace(self, R=self.R.to(dtype), RT=self.RT.to(dtype))
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class PeacemanRachford(Solver):
             low, high = alpha * metric.mu, alpha * metric.L
             rate = max(abs(1 - low) / (1 + low), abs(1 - high) / (1 + high))
         alpha = alpha or 1.0
-        return PreparedPeacemanRachford(resolvent(W, alpha), alpha, rate)
+        R = resolvent(W, alpha)
+        return PreparedPeacemanRachford(R, R.mT.contiguous(), alpha, rate)
 
 
 def resolvent(W: Operator, alpha: float) -> Tensor:

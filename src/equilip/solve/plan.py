@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ class Plan:
         expected = None if self.pace is None else self.pace.forward
         outcome = self._run(prepared, equation, start, self.goal(equation.bias.dtype), expected)
         if self.pace is not None:
-            self.pace.forward = self.pace.learn(outcome.iterations, self.pace.forward)
+            self.pace.forward = self.pace.learn(outcome.report.steps, self.pace.forward)
         return outcome
 
     def run_linear(
@@ -102,7 +102,7 @@ class Plan:
         goal = self.goal(equation.bias.dtype) if tolerance is None else tolerance
         outcome = self._run(prepared, equation, None, goal, expected)
         if self.pace is not None:
-            self.pace.adjoint = self.pace.learn(outcome.iterations, self.pace.adjoint)
+            self.pace.adjoint = self.pace.learn(outcome.report.steps, self.pace.adjoint)
         return outcome
 
     def _run(
@@ -124,7 +124,7 @@ class Plan:
         first = prepared.stages(equation, 0.5)[0][0]
         goal = self.goal(equation.bias.dtype)
         outcome = loop.iterate(first, equation, start, tolerance=goal, limit=self.settings.max_iterations)
-        task.outcomes.append(outcome)
+        task.reports.append(replace(outcome.report, residual=outcome.report.residual.detach()))
         return outcome.z
 
 

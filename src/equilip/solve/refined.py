@@ -35,7 +35,8 @@ class RefinedRun(Run[Tensor]):
         self.tolerance = tolerance
         rounds = max(1, math.ceil(math.log(tolerance) / math.log(GAIN)))
         gain = max(tolerance ** (1 / rounds), MOST_GAIN)
-        self.cost = max(2, math.ceil(math.log(0.3 * gain) / math.log(max(base.rate, 1e-3))))
+        self.cost = max(2, math.ceil(math.log(0.5 * gain) / math.log(max(base.rate, 1e-3))))
+        self.planned = rounds - 1
 
     def _iterate(self, equation: Equation, z: Tensor | None) -> Tensor:
         run = self.base.run(equation, self.tolerance)

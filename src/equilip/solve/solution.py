@@ -25,7 +25,7 @@ class Solution:
     """z and y of a batch.
 
     z: (batch, n), the equilibrium, and y: (batch, q), the output; both carry gradients.
-    residual: (batch,), ‖z - σ(W z + U ξ + b)‖₂ / ‖z‖₂ as computed (absolute where z = 0).
+    residual: (batch,), ‖z - σ(W z + U ξ + b)‖₂ / ‖z‖₂ as computed.
     converged: (batch,) bool, residual within the tolerance. iterations: how many steps the solver took.
     """
 

@@ -1,0 +1,72 @@
+"""The matrix of a Lipschitz-bounded network from its direct parameters, with its gradient written out.
+
+    W = I - Ψ (VᵀV + ε I + Sᵀ - S + g CᵀC) - g U Uᵀ Λ,    Ψ = diag(exp ψ) = Λ⁻¹,    g = 1/(2γ)
+
+Autograd's own rules for these lines cost 40 small operations and two products with U where one does; in a
+training step of a small network that is a fifth of the time. The backward pass is made of differentiable
+operations, so derivatives of every order remain.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class BoundedMatrix(torch.autograd.Function):
+    """(V, S, psi, U, C, g, ε) -> W; g a tensor of no dimensions."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(V: Tensor, S: Tensor, psi: Tensor, U: Tensor, C: Tensor, g: Tensor, epsilon: float) -> Tensor:
+        scale = psi.exp()
+        T = torch.addmm(S.mT - S, V.mT, V) + g * (C.mT @ C)
+        W = (T * -scale[:, None]).sub_((U @ U.mT) * (g / scale))
+        W.diagonal().add_(1 - epsilon * scale)
+        return W
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.epsilon = inputs
+        ctx.save_for_backward(*tensors, output)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        V, _, psi, U, C, g, W = ctx.saved_tensors
+        (dW,) = cotangents
+        scale = psi.exp()
+        dT = dW * -scale[:, None]
+        both = dT + dT.mT
+        weighted = dW * (g / scale)
+        pulled = (weighted + weighted.mT) @ U
+        inner = torch.linalg.vecdot(U, pulled)
+        # The derivative with respect to ψ_i is that row of W - I, plus the U Uᵀ Λ of row i and of column i.
+        dpsi = torch.linalg.vecdot(dW, W) - dW.diagonal() + inner
+        dC = g * (C @ both)
+        dg = ((C * dC).sum() - inner.sum()) / (2 * g) if ctx.needs_input_grad[5] else None
+        return V @ both, dT.mT - dT, dpsi, -pulled, dC, dg, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        V, S, psi, U, C, g = ctx.saved_tensors
+        dV, dS, dpsi, dU, dC, dg, _ = (
+            torch.zeros_like(t) if d is None else d for t, d in zip((V, S, psi, U, C, g, psi), tangents, strict=True)
+        )
+        scale = psi.exp()
+        head, gram = C.mT @ C, U @ U.mT
+        T = torch.addmm(S.mT - S, V.mT, V) + g * head
+        dT = dV.mT @ V + V.mT @ dV + dS.mT - dS + g * (dC.mT @ C + C.mT @ dC) + dg * head
+        dgram = dU @ U.mT + U @ dU.mT
+        dscale = scale * dpsi
+        change = -dscale[:, None] * T - scale[:, None] * dT
+        change = change - dgram * (g / scale) - gram * (dg / scale - g * dpsi / scale)
+        return change - torch.diag_embed(ctx.epsilon * dscale)
+
+
+def bounded_matrix(V: Tensor, S: Tensor, psi: Tensor, U: Tensor, C: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    """W (n, n) of the module's first line: V, S (n, n), psi (n,), U (n, p), C (q, n), g (), ε > 0."""
+    return BoundedMatrix.apply(V, S, psi, U, C, g, epsilon)  # type: ignore[no-untyped-call]
