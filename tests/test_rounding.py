@@ -90,6 +90,31 @@ def test_near_singular_matrices_agree_with_exact_rationals() -> None:
     assert refused_wrongly == 0
 
 
+def test_exactly_singular_matrices_are_never_accepted() -> None:
+    rng = np.random.default_rng(7)
+    completed = 0
+    for _ in range(300):
+        n = int(rng.integers(2, 90))
+        half = rng.integers(-999, 1000, (n, n - 1)).astype(np.float64)
+        matrix = half @ half.T  # integers below 2**53: exact, and of rank n - 1
+        assert not verified_positive_definite(matrix)
+        # A factorisation that merely runs to its end would often say yes.
+        try:
+            np.linalg.cholesky(matrix)
+            completed += 1
+        except np.linalg.LinAlgError:
+            pass
+    assert completed > 100
+
+
+@pytest.mark.parametrize("n", [2, 10, 100])
+def test_the_backward_error_of_the_factorisation_is_accounted_for(n: int) -> None:
+    # The smallest eigenvalue of 1 1' + d I is d. What a factorisation may hide is gamma(n + 1) times the trace.
+    hidden = gamma(n + 1) * n
+    assert not verified_positive_definite(np.ones((n, n)) + 0.9 * hidden * np.eye(n))
+    assert verified_positive_definite(np.ones((n, n)) + 8.0 * hidden * np.eye(n))
+
+
 def test_the_perturbation_is_accounted_for() -> None:
     rng = np.random.default_rng(1)
     accepted = 0

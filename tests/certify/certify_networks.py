@@ -21,7 +21,7 @@ KINDS = ("lben", "monotone", "contraction", "layers", "skips", "loops")
 
 
 def tensor(a: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(a, dtype=np.float64))
+    return torch.from_numpy(np.array(a, dtype=np.float64, order="C"))
 
 
 def make(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from certify_networks import KINDS, lben, random_form, some_activation, tensor
+from certify_networks import KINDS, lben, make, random_form, some_activation, tensor, worst_slope
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -116,3 +116,32 @@ def test_bad_balls_are_refused() -> None:
             lipschitz_local(form, x, radius)
     with pytest.raises(InputError, match="2 centers"):
         lipschitz_local(form, torch.zeros(2, 2, dtype=torch.float64), 1.0)
+
+
+def test_a_slope_is_fixed_just_as_far_as_the_ball_allows() -> None:
+    # s = x for each neuron, which is 1 at the center: relu's slope is fixed up to radius 1, and not beyond.
+    eye = np.eye(1)
+    form = make(0 * eye, eye, eye)
+    localiser = Localiser(form, lipschitz(form))
+    s, doubt = localiser.arguments(torch.ones(1, 1, dtype=torch.float64))
+    assert [float(t[0]) for t in localiser.slopes(s[0], doubt[0], 0.9999)] == [1.0, 1.0]
+    assert [float(t[0]) for t in localiser.slopes(s[0], doubt[0], 1.0001)] == [0.0, 1.0]
+    s, doubt = localiser.arguments(-torch.ones(1, 1, dtype=torch.float64))
+    assert [float(t[0]) for t in localiser.slopes(s[0], doubt[0], 0.9999)] == [0.0, 0.0]
+    assert [float(t[0]) for t in localiser.slopes(s[0], doubt[0], 1.0001)] == [0.0, 1.0]
+
+
+def test_no_argument_moves_faster_than_proved() -> None:
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        form = replace(
+            random_form(rng, KINDS[seed % len(KINDS)], 6, 4, 2),
+            standardisation=Standardisation(tensor(np.zeros(4)), tensor(np.exp(rng.standard_normal(4)))),
+        )
+        localiser = Localiser(form, lipschitz(form))
+        W, U = form.W.dense(), form.U.dense()
+        for i in range(6):
+            argument = make(W.numpy(), U.numpy(), W[i : i + 1].numpy(), U[i : i + 1].numpy())
+            fastest = worst_slope(replace(argument, standardisation=form.standardisation), raw=True)
+            assert fastest <= localiser.speed[i]
+            assert localiser.speed[i] <= 20 * fastest
