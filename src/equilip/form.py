@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from equilip import activations
-from equilip.activations import Activation
+from equilip.activations import Activation, Blockwise
 from equilip.errors import FormatError, InputError
 from equilip.operators import Dense, Operator, Zero
 
@@ -73,21 +73,19 @@ class Form:
 
     def __post_init__(self) -> None:
         n, p, q = self.hidden_size, self.in_size, self.out_size
-        found = {
-            "W": ((self.W.out_size, self.W.in_size), (n, n)),
-            "U": ((self.U.out_size, self.U.in_size), (n, p)),
-            "C": ((self.C.out_size, self.C.in_size), (q, n)),
-            "D": ((self.D.out_size, self.D.in_size), (q, p)),
-            "c": (tuple(self.c.shape), (q,)),
-        }
-        if self.lam is not None:
-            found["lam"] = (tuple(self.lam.shape), (n,))
-        if self.standardisation is not None:
-            found["mean"] = (tuple(self.standardisation.mean.shape), (p,))
-        for name, (shape, expected) in found.items():
+        shapes = (
+            ("W", (self.W.out_size, self.W.in_size), (n, n)),
+            ("U", (self.U.out_size, self.U.in_size), (n, p)),
+            ("C", (self.C.out_size, self.C.in_size), (q, n)),
+            ("D", (self.D.out_size, self.D.in_size), (q, p)),
+            ("lam", (n,) if self.lam is None else self.lam.shape, (n,)),
+            ("mean", (p,) if self.standardisation is None else self.standardisation.mean.shape, (p,)),
+        )
+        for name, shape, expected in shapes:
             if shape != expected:
-                raise InputError(f"{name} has shape {shape} where b, U and c ask for {expected}")
-        activations.blocks(self.activation, n)
+                raise InputError(f"{name} has shape {tuple(shape)} where b, U and c ask for {expected}")
+        if isinstance(self.activation, Blockwise):
+            activations.blocks(self.activation, n)
 
     @property
     def hidden_size(self) -> int:
@@ -169,9 +167,11 @@ class Form:
         }
         # One metadata key only: with several, safetensors writes them in an order that varies.
         metadata = {"equilip": json.dumps(header, sort_keys=True, separators=(",", ":"))}
-        return safetensors.torch.save(
-            {k: v.detach().to("cpu", self.dtype).contiguous() for k, v in tensors.items()}, metadata=metadata
-        )
+        # Cloned, because two of them may be one tensor, which safetensors refuses.
+        own = {
+            k: v.detach().to("cpu", self.dtype).clone(memory_format=torch.contiguous_format) for k, v in tensors.items()
+        }
+        return safetensors.torch.save(own, metadata=metadata)
 
     @property
     def sha256(self) -> str:
@@ -191,6 +191,10 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
+        # mkstemp makes files that only their owner can read; a run is as readable as any other new file.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ operations, so derivatives of every order remain.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -16,42 +17,49 @@ from torch import Tensor
 
 
 class BoundedMatrix(torch.autograd.Function):
-    """(V, S, psi, U, C, g, ε) -> W; g a tensor of no dimensions."""
+    """(V, S, psi, U, C, g, ε) -> W, U Uᵀ; g a tensor of no dimensions, U Uᵀ not differentiable."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(V: Tensor, S: Tensor, psi: Tensor, U: Tensor, C: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    def forward(
+        V: Tensor, S: Tensor, psi: Tensor, U: Tensor, C: Tensor, g: Tensor, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
         scale = psi.exp()
         T = torch.addmm(S.mT - S, V.mT, V) + g * (C.mT @ C)
-        W = (T * -scale[:, None]).sub_((U @ U.mT) * (g / scale))
+        gram = U @ U.mT
+        W = (T * -scale[:, None]).sub_(gram * (g / scale))
         W.diagonal().add_(1 - epsilon * scale)
-        return W
+        return W, gram
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         *tensors, ctx.epsilon = inputs
-        ctx.save_for_backward(*tensors, output)
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*tensors, *output)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        V, _, psi, U, C, g, W = ctx.saved_tensors
-        (dW,) = cotangents
+        V, _, psi, U, C, g, W, gram = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # A second derivative sees that U Uᵀ depends on U.
+            gram = U @ U.mT
+        dW = cotangents[0]
         scale = psi.exp()
         dT = dW * -scale[:, None]
         both = dT + dT.mT
-        weighted = dW * (g / scale)
-        pulled = (weighted + weighted.mT) @ U
-        inner = torch.linalg.vecdot(U, pulled)
+        weighted = dW * (g / -scale)
+        pull = weighted + weighted.mT
+        inner = torch.linalg.vecdot(pull, gram)
         # The derivative with respect to ψ_i is that row of W - I, plus the U Uᵀ Λ of row i and of column i.
-        dpsi = torch.linalg.vecdot(dW, W) - dW.diagonal() + inner
+        dpsi = torch.linalg.vecdot(dW, W) - dW.diagonal() - inner
         dC = g * (C @ both)
-        dg = ((C * dC).sum() - inner.sum()) / (2 * g) if ctx.needs_input_grad[5] else None
-        return V @ both, dT.mT - dT, dpsi, -pulled, dC, dg, None
+        dg = ((C * dC).sum() + inner.sum()) / (2 * g) if ctx.needs_input_grad[5] else None
+        return V @ both, dT.mT - dT, dpsi, pull @ U, dC, dg, None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None]:
         V, S, psi, U, C, g = ctx.saved_tensors
         dV, dS, dpsi, dU, dC, dg, _ = (
             torch.zeros_like(t) if d is None else d for t, d in zip((V, S, psi, U, C, g, psi), tangents, strict=True)
@@ -64,9 +72,14 @@ class BoundedMatrix(torch.autograd.Function):
         dscale = scale * dpsi
         change = -dscale[:, None] * T - scale[:, None] * dT
         change = change - dgram * (g / scale) - gram * (dg / scale - g * dpsi / scale)
-        return change - torch.diag_embed(ctx.epsilon * dscale)
+        return change - torch.diag_embed(ctx.epsilon * dscale), None
+
+
+# ``apply`` would work this out at every call, which costs as much as half the function.
+BoundedMatrix.forward.__signature__ = inspect.signature(BoundedMatrix.forward)  # type: ignore[attr-defined]
 
 
 def bounded_matrix(V: Tensor, S: Tensor, psi: Tensor, U: Tensor, C: Tensor, g: Tensor, epsilon: float) -> Tensor:
     """W (n, n) of the module's first line: V, S (n, n), psi (n,), U (n, p), C (q, n), g (), ε > 0."""
-    return BoundedMatrix.apply(V, S, psi, U, C, g, epsilon)  # type: ignore[no-untyped-call]
+    W, _ = BoundedMatrix.apply(V, S, psi, U, C, g, epsilon)  # type: ignore[no-untyped-call]
+    return W

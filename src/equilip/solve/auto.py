@@ -39,7 +39,6 @@ class PreparedAuto(Prepared):
     """One W, and the stages that a batch may need; each is made when first used."""
 
     W: Operator
-    metric: Metric | None
     first: Prepared
 
     @property
@@ -72,8 +71,7 @@ class PreparedAuto(Prepared):
         return self.stages(equation, tolerance)[0][0].run(equation, tolerance)
 
     def transpose(self) -> PreparedAuto:
-        metric = None if self.metric is None else self.metric.transpose()
-        return PreparedAuto(self.W.transpose(), metric, self.first.transpose())
+        return PreparedAuto(self.W.transpose(), self.first.transpose())
 
 
 @dataclass(frozen=True)
@@ -83,5 +81,5 @@ class Auto(Solver):
     def prepare(self, W: Operator, metric: Metric | None) -> PreparedAuto:
         order = levels(W.dense().detach())
         if order is not None:
-            return PreparedAuto(W, metric, PreparedSubstitution(order))
-        return PreparedAuto(W, metric, PeacemanRachford().prepare(W, metric))
+            return PreparedAuto(W, PreparedSubstitution(order))
+        return PreparedAuto(W, PeacemanRachford().prepare(W, metric))

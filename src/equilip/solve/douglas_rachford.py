@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from equilip.operators import Operator
-from equilip.solve.iteration import Equation, Prepared, Solver
+from equilip.solve.iteration import Equation, Prepared, Run, Solver
 from equilip.solve.metric import Metric
 from equilip.solve.peaceman_rachford import PeacemanRachford, PeacemanRachfordRun, PreparedPeacemanRachford
 
 
 class DouglasRachfordRun(PeacemanRachfordRun):
     """t ← ½ t + ½ PR(t)."""
+
+    advance = Run.advance
 
     def step(self, state: Tensor) -> Tensor:
         return 0.5 * (state + super().step(state))

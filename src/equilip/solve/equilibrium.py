@@ -9,6 +9,7 @@ from torch import Tensor
 
 from equilip.errors import ConvergenceError, InputError, ToleranceError
 from equilip.form import Form
+from equilip.solve import loop
 from equilip.solve.implicit import Task
 from equilip.solve.iteration import Equation
 from equilip.solve.plan import Pace, Plan
@@ -52,9 +53,7 @@ def equilibrium(
     z = settings.gradient.attach(task, Equation(form.W, form.activation, bias), start)
     y = form.output(z, xi)
 
-    residual = torch.cat([report.residual for report in task.reports])
-    tolerance = plan.goal(form.dtype)
-    failed = next((r.status for r in task.reports if r.status is not Status.CONVERGED), Status.CONVERGED)
+    report = loop.join(task.reports)
 
     def prove() -> Tensor:
         return (Prover(form) if prover is None else prover()).error(x, z)
@@ -62,14 +61,13 @@ def equilibrium(
     solution = Solution(
         z=z,
         y=y,
-        residual=residual,
-        converged=residual <= tolerance,
-        iterations=max(report.iterations for report in task.reports),
-        status=failed,
-        tolerance=tolerance,
+        residual=report.residual,
+        iterations=report.iterations,
+        status=report.status,
+        tolerance=plan.goal(form.dtype),
         _prove=prove,
     )
-    if failed is not Status.CONVERGED and settings.raise_on_failure:
+    if report.status is not Status.CONVERGED and settings.raise_on_failure:
         raise _failure(solution, form.dtype)
     return solution
 

@@ -80,9 +80,10 @@ class LinearTask:
         equation = Equation(self.operator(tensors), Slopes(j), g)
         outcome = self.plan.run_linear(self.prepared(tensors), equation, self.tolerance, self.expected)
         if outcome.report.status is not Status.CONVERGED and self.plan.settings.raise_on_failure:
+            report = outcome.report
             raise ConvergenceError(
-                f"the adjoint equation missed its tolerance: {outcome.report.status.value} (largest relative residual "
-                f"{float(outcome.report.residual.amax()):.3g} after {outcome.report.iterations} iterations); loosen the gradient's "
+                f"the adjoint equation missed its tolerance: {report.status.value} (largest relative residual "
+                f"{float(report.residual.amax()):.3g} after {report.iterations} iterations); loosen the gradient's "
                 "tolerance, use float64, or allow it with raise_on_failure=False",
                 None,
             )
@@ -193,6 +194,8 @@ declare_signature(LinearEquilibrium)
 
 def linear_equilibrium(task: LinearTask, j: Tensor, g: Tensor, *tensors: Tensor) -> Tensor:
     """v with v = j ∘ (T v + g), (batch, n), differentiable any number of times."""
+    if not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active():
+        return task.solve(j, g, tensors)
     return LinearEquilibrium.apply(task, j, g, *tensors)  # type: ignore[no-untyped-call]
 
 

@@ -49,6 +49,12 @@ class Run(ABC, Generic[State]):
     @abstractmethod
     def step(self, state: State) -> State: ...
 
+    def advance(self, state: State, steps: int) -> State:
+        """Several steps; a method overrides it where it can do them faster."""
+        for _ in range(steps):
+            state = self.step(state)
+        return state
+
     @abstractmethod
     def read(self, state: State) -> Tensor:
         """The point (batch, n) that the state stands for."""

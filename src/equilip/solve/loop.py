@@ -71,7 +71,7 @@ def read(equation: Equation, z: Tensor) -> Reading:
     residual = equation.activation.value(s) - z
     # vecdot is the fastest row-wise norm there is.
     size = torch.linalg.vecdot(z, z).clamp_(min=torch.finfo(z.dtype).tiny)
-    return Reading(z, s, torch.linalg.vecdot(residual, residual).div(size).sqrt())
+    return Reading(z, s, torch.linalg.vecdot(residual, residual).div_(size).sqrt_())
 
 
 def iterate(
@@ -103,8 +103,7 @@ def iterate(
     status = Status.ITERATION_LIMIT
     while True:
         steps = max(0, min(steps, limit // run.cost - taken))
-        for _ in range(steps):
-            state = run.step(state)
+        state = run.advance(state, steps)
         taken += steps
         latest = read(run.equation, run.read(state))
         best = latest if best is None or rows is None else best.put(rows, latest)
@@ -157,17 +156,23 @@ def solve(
         if expected is None and part.report.status is Status.CONVERGED:
             expected = part.report.steps
         parts.append(part)
-    reports = [part.report for part in parts]
-    failures = [report.status for report in reports if report.status is not Status.CONVERGED]
     return Outcome(
         torch.cat([part.z for part in parts]),
         torch.cat([part.s for part in parts]),
-        Report(
-            torch.cat([report.residual for report in reports]),
-            max(report.steps for report in reports),
-            max(report.iterations for report in reports),
-            failures[0] if failures else Status.CONVERGED,
-        ),
+        join([part.report for part in parts]),
+    )
+
+
+def join(reports: list[Report]) -> Report:
+    """One report of several batches."""
+    if len(reports) == 1:
+        return reports[0]
+    failures = [report.status for report in reports if report.status is not Status.CONVERGED]
+    return Report(
+        torch.cat([report.residual for report in reports]),
+        max(report.steps for report in reports),
+        max(report.iterations for report in reports),
+        failures[0] if failures else Status.CONVERGED,
     )
 
 
@@ -191,7 +196,5 @@ def _stages(
         rest = iterate(stage, equation.narrow(rows), start, tolerance=tolerance, limit=min(limit, own or limit))
         merged = Reading(outcome.z, outcome.s, report.residual).put(rows, Reading(rest.z, rest.s, rest.report.residual))
         iterations = report.iterations + rest.report.iterations
-        outcome = Outcome(
-            merged.z, merged.s, Report(merged.residual, report.steps, iterations, rest.report.status)
-        )
+        outcome = Outcome(merged.z, merged.s, Report(merged.residual, report.steps, iterations, rest.report.status))
     return outcome

@@ -25,10 +25,6 @@ class Metric:
     L: float
     norm: float
 
-    def transpose(self) -> Metric:
-        """The metric of Wᵀ: Λ⁻¹, same numbers (mathematics 1.8)."""
-        return Metric(self.lam.reciprocal(), self.mu, self.L, self.norm)
-
 
 def measure(W: Operator, lam: Tensor) -> Metric:
     """The metric that the multipliers lam (n,) give; its μ may come out negative, which proves nothing."""

@@ -67,10 +67,7 @@ class NewtonRun(Run[Tensor]):
 
     def _split(self, equation: Equation, z: Tensor | None, steps: int) -> Tensor:
         run = self.base.run(equation, self.tolerance)
-        t = run.start(z)
-        for _ in range(steps):
-            t = run.step(t)
-        return run.read(t)
+        return run.read(run.advance(run.start(z), steps))
 
     def step(self, state: Tensor) -> Tensor:
         W, sigma, bias = self.equation.W, self.equation.activation, self.equation.bias

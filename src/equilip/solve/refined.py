@@ -40,10 +40,7 @@ class RefinedRun(Run[Tensor]):
 
     def _iterate(self, equation: Equation, z: Tensor | None) -> Tensor:
         run = self.base.run(equation, self.tolerance)
-        t = run.start(z)
-        for _ in range(self.cost):
-            t = run.step(t)
-        return run.read(t)
+        return run.read(run.advance(run.start(z), self.cost))
 
     def start(self, z: Tensor | None) -> Tensor:
         bias = self.equation.bias

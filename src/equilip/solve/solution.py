@@ -26,17 +26,21 @@ class Solution:
 
     z: (batch, n), the equilibrium, and y: (batch, q), the output; both carry gradients.
     residual: (batch,), ‖z - σ(W z + U ξ + b)‖₂ / ‖z‖₂ as computed.
-    converged: (batch,) bool, residual within the tolerance. iterations: how many steps the solver took.
+    iterations: what the solver took, in applications of W.
     """
 
     z: Tensor
     y: Tensor
     residual: Tensor
-    converged: Tensor
     iterations: int
     status: Status
     tolerance: float
     _prove: Callable[[], Tensor]
+
+    @cached_property
+    def converged(self) -> Tensor:
+        """(batch,) bool: whether the residual is within the tolerance."""
+        return self.residual <= self.tolerance
 
     @cached_property
     def error(self) -> Tensor:
