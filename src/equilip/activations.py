@@ -439,6 +439,8 @@ def join(parts: list[tuple[Activation, int]]) -> Activation:
                 merged[-1] = (own, merged[-1][1] + count)
             elif count:
                 merged.append((own, count))
+    if not merged:  # no neurons: any activation will do
+        return parts[0][0] if parts else ReLU()
     return merged[0][0] if len(merged) == 1 else Blockwise(tuple(merged))
 
 
@@ -465,7 +467,10 @@ def restore(description: list[dict[str, Any]]) -> Activation:
         parts = []
         for block in description:
             numbers = {k: float.fromhex(v) for k, v in block.items() if k not in ("kind", "size")}
-            parts.append((activation(block["kind"], **numbers), int(block["size"])))
+            size = block["size"]
+            if type(size) is not int or size < 0:
+                raise FormatError(f"a group of {size!r} neurons")
+            parts.append((activation(block["kind"], **numbers), size))
         return join(parts)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise FormatError(f"the file's activation cannot be understood: {error}") from error
