@@ -61,6 +61,11 @@ class Activation(ABC):
         """The smallest interval that holds every secant slope."""
 
     @property
+    def binary(self) -> bool:
+        """Whether every slope is 0 or 1 (the function is a projection or the identity)."""
+        return False
+
+    @property
     def rounding(self) -> float:
         """Bound on the relative rounding error of ``value``, in units of the last place (0: exact)."""
         return 4.0
@@ -85,6 +90,7 @@ class ReLU(Activation):
 
     kind = "relu"
     interval = (0.0, 1.0)
+    binary = True
     rounding = 0.0
 
     def value(self, s: Tensor) -> Tensor:
@@ -143,6 +149,7 @@ class HardTanh(Activation):
     upper: float = 1.0
     kind = "hardtanh"
     interval = (0.0, 1.0)
+    binary = True
     rounding = 0.0
 
     def __post_init__(self) -> None:
@@ -168,6 +175,7 @@ class Identity(Activation):
 
     kind = "identity"
     interval = (1.0, 1.0)
+    binary = True
     rounding = 0.0
 
     def value(self, s: Tensor) -> Tensor:
@@ -296,12 +304,13 @@ class ELU(SmoothActivation):
 
 @dataclass(frozen=True, eq=False)
 class Slopes(Activation):
-    """σ_i(s) = j_i s with given slopes j in [0, 1], one for every sample and neuron.
+    """σ_i(s) = j_i s with given slopes j in [0, 1], one for every sample and neuron; ``binary``: all 0 or 1.
 
     The adjoint of an equilibrium is an equilibrium with this activation (mathematics 1.8).
     """
 
     j: Tensor
+    binary: bool = False
     kind = "slopes"
     interval = (0.0, 1.0)
     rounding = 1.0
@@ -317,17 +326,17 @@ class Slopes(Activation):
         return v * self._factor(alpha)
 
     def _factor(self, alpha: Step) -> Tensor:
-        return self.j / (self.j + alpha * (1 - self.j))
+        return self.j if self.binary else self.j / (self.j + alpha * (1 - self.j))
 
     def reflection(self, alpha: Step) -> Callable[[Tensor], Tensor]:
         return (2 * self._factor(alpha) - 1).mul
 
     def to(self, dtype: torch.dtype) -> Slopes:
-        return Slopes(self.j.to(dtype))
+        return Slopes(self.j.to(dtype), self.binary)
 
     def rows(self, rows: Tensor | slice) -> Slopes:
         """The same for some of the samples."""
-        return Slopes(self.j[rows])
+        return Slopes(self.j[rows], self.binary)
 
 
 @dataclass(frozen=True)
@@ -360,6 +369,10 @@ class Blockwise(Activation):
     def interval(self) -> tuple[float, float]:
         lower, upper = zip(*(activation.interval for activation, _ in self.blocks), strict=True)
         return (min(lower), max(upper))
+
+    @property
+    def binary(self) -> bool:
+        return all(activation.binary for activation, _ in self.blocks)
 
     @property
     def rounding(self) -> float:

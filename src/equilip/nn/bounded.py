@@ -17,50 +17,58 @@ from torch import Tensor
 
 
 class BoundedMatrix(torch.autograd.Function):
-    """(V, S, psi, U, C, g, ε) -> W, U Uᵀ; g a tensor of no dimensions, U Uᵀ not differentiable."""
+    """(V, S, psi, U, C, g, ε) -> W, U Uᵀ; U Uᵀ is not differentiable, backward reuses it."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        V: Tensor, S: Tensor, psi: Tensor, U: Tensor, C: Tensor, g: Tensor, epsilon: float
+        V: Tensor, S: Tensor, psi: Tensor, U: Tensor, C: Tensor, g: Tensor | float, epsilon: float
     ) -> tuple[Tensor, Tensor]:
         scale = psi.exp()
-        T = torch.addmm(S.mT - S, V.mT, V) + g * (C.mT @ C)
+        T = torch.addmm(S.mT - S, V.mT, V)
+        T = torch.addmm(T, C.mT, C, alpha=g) if isinstance(g, float) else T + g * (C.mT @ C)
         gram = U @ U.mT
-        W = (T * -scale[:, None]).sub_(gram * (g / scale))
-        W.diagonal().add_(1 - epsilon * scale)
+        W = gram * (-g / scale)
+        W = W.addcmul_(T, scale.unsqueeze(1), value=-1)
+        W.diagonal().sub_(scale, alpha=epsilon).add_(1)
         return W, gram
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        *tensors, ctx.epsilon = inputs
+        V, S, psi, U, C, ctx.g, ctx.epsilon = inputs
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(*tensors, *output)
-        ctx.save_for_forward(*tensors)
+        ctx.set_materialize_grads(False)
+        learnt = () if isinstance(ctx.g, float) else (ctx.g,)
+        ctx.save_for_backward(V, psi, U, C, *output, *learnt)
+        ctx.save_for_forward(V, S, psi, U, C, *learnt)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        V, _, psi, U, C, g, W, gram = ctx.saved_tensors
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        dW = cotangents[0]
+        if dW is None:
+            return (None,) * 7
+        V, psi, U, C, W, gram, *learnt = ctx.saved_tensors
+        g = learnt[0] if learnt else ctx.g
         if torch.is_grad_enabled():
             # A second derivative sees that U Uᵀ depends on U.
             gram = U @ U.mT
-        dW = cotangents[0]
         scale = psi.exp()
-        dT = dW * -scale[:, None]
-        both = dT + dT.mT
-        weighted = dW * (g / -scale)
+        minus_dT = dW * scale.unsqueeze(1)
+        minus_both = minus_dT + minus_dT.mT
+        weighted = dW * (-g / scale)
         pull = weighted + weighted.mT
         inner = torch.linalg.vecdot(pull, gram)
         # The derivative with respect to ψ_i is that row of W - I, plus the U Uᵀ Λ of row i and of column i.
         dpsi = torch.linalg.vecdot(dW, W) - dW.diagonal() - inner
-        dC = g * (C @ both)
-        dg = ((C * dC).sum() + inner.sum()) / (2 * g) if ctx.needs_input_grad[5] else None
-        return V @ both, dT.mT - dT, dpsi, pull @ U, dC, dg, None
+        dC = (C @ minus_both) * -g
+        dg = ((C * dC).sum() + inner.sum()) / (2 * g) if learnt else None
+        return (V @ minus_both).neg_(), minus_dT - minus_dT.mT, dpsi, pull @ U, dC, dg, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None]:
-        V, S, psi, U, C, g = ctx.saved_tensors
+        V, S, psi, U, C, *learnt = ctx.saved_tensors
+        g = learnt[0] if learnt else psi.new_tensor(ctx.g)
         dV, dS, dpsi, dU, dC, dg, _ = (
             torch.zeros_like(t) if d is None else d for t, d in zip((V, S, psi, U, C, g, psi), tangents, strict=True)
         )
@@ -79,7 +87,9 @@ class BoundedMatrix(torch.autograd.Function):
 BoundedMatrix.forward.__signature__ = inspect.signature(BoundedMatrix.forward)  # type: ignore[attr-defined]
 
 
-def bounded_matrix(V: Tensor, S: Tensor, psi: Tensor, U: Tensor, C: Tensor, g: Tensor, epsilon: float) -> Tensor:
-    """W (n, n) of the module's first line: V, S (n, n), psi (n,), U (n, p), C (q, n), g (), ε > 0."""
+def bounded_matrix(
+    V: Tensor, S: Tensor, psi: Tensor, U: Tensor, C: Tensor, g: Tensor | float, epsilon: float
+) -> Tensor:
+    """W (n, n) of the module's first line: V, S (n, n), psi (n,), U (n, p), C (q, n), g a number or (), ε > 0."""
     W, _ = BoundedMatrix.apply(V, S, psi, U, C, g, epsilon)  # type: ignore[no-untyped-call]
     return W

@@ -99,7 +99,7 @@ class LBEN(EquilibriumModule):
         return self._gamma if self.log_gamma is None else float(self.log_gamma.detach().double().exp())
 
     def form(self) -> Form:
-        gamma = self._gamma_tensor()
+        gamma = self._gamma if self.log_gamma is None else self.log_gamma.exp()
         D = None
         if self.feedthrough and gamma is not None:
             W, D = self._recurrent_with_feedthrough(gamma)
@@ -110,18 +110,13 @@ class LBEN(EquilibriumModule):
             D=D, activation=self.activation, lam=torch.exp(-self.psi), standardisation=self._standardisation(),
         )  # fmt: skip
 
-    def _gamma_tensor(self) -> Tensor | None:
-        if self.log_gamma is not None:
-            return self.log_gamma.exp()
-        return None if self._gamma is None else self.psi.new_tensor(self._gamma)
-
-    def _recurrent(self, gamma: Tensor | None) -> Tensor:
+    def _recurrent(self, gamma: Tensor | float | None) -> Tensor:
         if gamma is not None:
             return bounded_matrix(self.V, self.S, self.psi, self.U, self.C, 1 / (2 * gamma), self.epsilon)
         scale = torch.exp(self.psi)
         return (gram(self.V.mT) + self.S.mT - self.S) * -scale[:, None] + torch.diag(1 - self.epsilon * scale)
 
-    def _recurrent_with_feedthrough(self, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    def _recurrent_with_feedthrough(self, gamma: Tensor | float) -> tuple[Tensor, Tensor]:
         """W and D = γN. γ - DᵀD/γ = γ (1 - NᵀN) has the inverse (1 + Nᵀ (1 - NNᵀ)⁻¹ N)/γ (Woodbury)."""
         N = self._contraction()
         scale = torch.exp(self.psi)

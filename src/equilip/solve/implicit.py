@@ -58,6 +58,7 @@ class LinearTask:
     plan: Plan
     tolerance: float | None
     expected: int | None
+    binary: bool
     transposed: bool
 
     def flipped(self) -> LinearTask:
@@ -77,7 +78,7 @@ class LinearTask:
         return prepared.transpose() if self.transposed else prepared
 
     def solve(self, j: Tensor, g: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
-        equation = Equation(self.operator(tensors), Slopes(j), g)
+        equation = Equation(self.operator(tensors), Slopes(j, self.binary), g)
         outcome = self.plan.run_linear(self.prepared(tensors), equation, self.tolerance, self.expected)
         if outcome.report.status is not Status.CONVERGED and self.plan.settings.raise_on_failure:
             report = outcome.report
@@ -104,6 +105,7 @@ class Equilibrium(torch.autograd.Function):
         z, s = output
         ctx.task = task
         ctx.mark_non_differentiable(s)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(bias, z, s, *tensors)
         ctx.save_for_forward(bias, z, s, *tensors)
 
@@ -115,11 +117,15 @@ class Equilibrium(torch.autograd.Function):
         if torch.is_grad_enabled():
             # A second derivative sees how s depends on z, bias and W.
             s = W.plus(z, bias)
-        linear = LinearTask(task.W, task.plan, task.adjoint_tolerance, task.adjoint_expected, transposed=True)
+        linear = LinearTask(
+            task.W, task.plan, task.adjoint_tolerance, task.adjoint_expected, task.activation.binary, transposed=True
+        )
         return W, z, task.activation.slope(s), linear, tuple(tensors)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+        if cotangents[0] is None:
+            return (None,) * len(ctx.needs_input_grad)
         W, z, j, linear, tensors = Equilibrium._parts(ctx)
         v = linear_equilibrium(linear, j, cotangents[0], *tensors)
         own = W.pullback(z, v) if any(ctx.needs_input_grad[3:]) else (None,) * len(tensors)

@@ -20,6 +20,9 @@ from equilip.solve.solution import Status
 #: Rows solved together: their state stays in the processor's cache.
 CHUNK = 1024
 
+#: Steps still to go from which sorting out the open samples costs less than carrying the others along.
+WORTH_NARROWING = 10
+
 #: Reads of the residual without real progress before the number format is blamed.
 PATIENCE = 3
 
@@ -29,12 +32,14 @@ class Report:
     """How a solve went. Holds no tensor that carries gradients, so that keeping it keeps no graph alive.
 
     residual: (batch,) relative. steps: of the first stage. iterations: what all stages cost, in applications of W.
+    excess: the largest residual of the first stage's last reading, as a multiple of the tolerance.
     """
 
     residual: Tensor
     steps: int
     iterations: int
     status: Status
+    excess: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,30 +53,30 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A point and how well it solves the equation."""
+    """A point, the preactivation there, and the square of its relative residual, (batch,)."""
 
     z: Tensor
     s: Tensor
-    residual: Tensor
+    square: Tensor
 
     def put(self, rows: Tensor, other: Reading) -> Reading:
         """This reading with some samples replaced, each only where that lowers its residual."""
-        better = ~(other.residual >= self.residual[rows])
+        better = ~(other.square >= self.square[rows])
         rows = rows[better]
         return Reading(
             self.z.index_copy(0, rows, other.z[better]),
             self.s.index_copy(0, rows, other.s[better]),
-            self.residual.index_copy(0, rows, other.residual[better]),
+            self.square.index_copy(0, rows, other.square[better]),
         )
 
 
 def read(equation: Equation, z: Tensor) -> Reading:
-    """The residual ‖z - σ(W z + bias)‖ / ‖z‖ of every sample: zero where both are, infinite where only z is."""
+    """The residual ‖z - σ(W z + bias)‖ / ‖z‖ of every sample, squared; zero where both norms are."""
     s = equation.W.plus(z, equation.bias)
     residual = equation.activation.value(s) - z
     # vecdot is the fastest row-wise norm there is.
     size = torch.linalg.vecdot(z, z).clamp_(min=torch.finfo(z.dtype).tiny)
-    return Reading(z, s, torch.linalg.vecdot(residual, residual).div_(size).sqrt_())
+    return Reading(z, s, torch.linalg.vecdot(residual, residual).div_(size))
 
 
 def iterate(
@@ -93,7 +98,7 @@ def iterate(
     batch = equation.bias.shape[0]
     if batch == 0 or equation.bias.shape[1] == 0:
         point = run.read(state)
-        return Outcome(point, point, Report(point.new_zeros(batch), 0, 0, Status.CONVERGED))
+        return Outcome(point, point, Report(point.new_zeros(batch), 0, 0, Status.CONVERGED, 0.0))
 
     rate = min(max(prepared.rate, 1e-3), 0.9999)
     steps = next((n for n in (expected, run.planned) if n is not None), _steps(rate, 1 / tolerance))
@@ -107,7 +112,7 @@ def iterate(
         taken += steps
         latest = read(run.equation, run.read(state))
         best = latest if best is None or rows is None else best.put(rows, latest)
-        before, worst = worst, float(latest.residual.amax()) / tolerance
+        before, worst = worst, math.sqrt(float(latest.square.amax())) / tolerance
         if worst <= 1:
             status = Status.CONVERGED
             break
@@ -123,12 +128,13 @@ def iterate(
             rate = min(max(observed, 0.25 * rate), 0.5 * (1 + rate))
         if (taken + 1) * run.cost > limit:
             break
-        open_rows = (latest.residual > tolerance).nonzero().flatten()
-        if 2 * len(open_rows) < len(latest.residual):
-            run, state = run.narrow(open_rows), run.select(state, open_rows)
-            rows = open_rows if rows is None else rows[open_rows]
         steps = _steps(rate, worst)
-    return Outcome(best.z, best.s, Report(best.residual, taken, taken * run.cost, status))
+        if steps >= WORTH_NARROWING:
+            open_rows = (latest.square > tolerance**2).nonzero().flatten()
+            if 2 * len(open_rows) < len(latest.square):
+                run, state = run.narrow(open_rows), run.select(state, open_rows)
+                rows = open_rows if rows is None else rows[open_rows]
+    return Outcome(best.z, best.s, Report(best.square.sqrt(), taken, taken * run.cost, status, worst))
 
 
 def _steps(rate: float, excess: float) -> int:
@@ -173,6 +179,7 @@ def join(reports: list[Report]) -> Report:
         max(report.steps for report in reports),
         max(report.iterations for report in reports),
         failures[0] if failures else Status.CONVERGED,
+        max(report.excess for report in reports),
     )
 
 
@@ -194,7 +201,9 @@ def _stages(
         start = outcome.z[rows]
         start = torch.where(start.isfinite().all(dim=-1, keepdim=True), start, 0.0)
         rest = iterate(stage, equation.narrow(rows), start, tolerance=tolerance, limit=min(limit, own or limit))
-        merged = Reading(outcome.z, outcome.s, report.residual).put(rows, Reading(rest.z, rest.s, rest.report.residual))
+        found = Reading(rest.z, rest.s, rest.report.residual.square())
+        merged = Reading(outcome.z, outcome.s, report.residual.square()).put(rows, found)
         iterations = report.iterations + rest.report.iterations
-        outcome = Outcome(merged.z, merged.s, Report(merged.residual, report.steps, iterations, rest.report.status))
+        report = Report(merged.square.sqrt(), report.steps, iterations, rest.report.status, report.excess)
+        outcome = Outcome(merged.z, merged.s, report)
     return outcome

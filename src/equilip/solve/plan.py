@@ -11,7 +11,7 @@ from equilip.operators import Operator
 from equilip.solve import loop
 from equilip.solve.implicit import Task
 from equilip.solve.iteration import Equation, Prepared
-from equilip.solve.loop import Outcome
+from equilip.solve.loop import Outcome, Report
 from equilip.solve.metric import Metric, require
 from equilip.solve.multipliers import find_metric
 from equilip.solve.settings import Settings
@@ -19,6 +19,9 @@ from equilip.solve.substitution import levels
 
 #: Training steps for which one reading of the spectrum serves; every step size converges, this one stays fast.
 FRESH = 32
+
+#: A residual below this share of the tolerance would have met it a step earlier.
+SLACK = 0.15
 
 
 @dataclass
@@ -33,11 +36,13 @@ class Pace:
     forward: int | None = None
     adjoint: int | None = None
 
-    def learn(self, taken: int, before: int | None) -> int:
-        """The number of steps after which to read the residual next time: try one less now and then."""
-        if before is None or taken > before:
-            return taken
-        return max(1, taken - 1) if self.age % 8 == 0 else taken
+    def learn(self, report: Report, before: int | None) -> int:
+        """After how many steps to read the residual next time: as late as now, earlier where there was slack.
+
+        A reading that comes too early costs as much as several steps, so the slack has to be clear.
+        """
+        slack = before is not None and report.steps == before and report.excess < SLACK
+        return max(1, report.steps - 1) if slack else report.steps
 
 
 class Plan:
@@ -92,7 +97,7 @@ class Plan:
         expected = None if self.pace is None else self.pace.forward
         outcome = self._run(prepared, equation, start, self.goal(equation.bias.dtype), expected)
         if self.pace is not None:
-            self.pace.forward = self.pace.learn(outcome.report.steps, self.pace.forward)
+            self.pace.forward = self.pace.learn(outcome.report, self.pace.forward)
         return outcome
 
     def run_linear(
@@ -102,14 +107,15 @@ class Plan:
         goal = self.goal(equation.bias.dtype) if tolerance is None else tolerance
         outcome = self._run(prepared, equation, None, goal, expected)
         if self.pace is not None:
-            self.pace.adjoint = self.pace.learn(outcome.report.steps, self.pace.adjoint)
+            self.pace.adjoint = self.pace.learn(outcome.report, self.pace.adjoint)
         return outcome
 
     def _run(
         self, prepared: Prepared, equation: Equation, start: Tensor | None, tolerance: float, expected: int | None
     ) -> Outcome:
-        with torch.no_grad():
-            return loop.solve(
+        # Inference mode spares every operation a look at autograd; what leaves it has to be copied once.
+        with torch.inference_mode():
+            outcome = loop.solve(
                 prepared.stages(equation, tolerance),
                 equation,
                 start,
@@ -117,6 +123,8 @@ class Plan:
                 limit=self.settings.max_iterations,
                 expected=expected,
             )
+        report = replace(outcome.report, residual=outcome.report.residual.clone())
+        return Outcome(outcome.z.clone(), outcome.s.clone(), report)
 
     def unroll(self, task: Task, equation: Equation, start: Tensor | None) -> Tensor:
         """Solve with the iterations recorded: prepared afresh, so that gradients flow through it."""

@@ -51,7 +51,9 @@ class RefinedRun(Run[Tensor]):
         s = self.equation.W.plus(state, self.equation.bias)
         residual = (self.equation.activation.value(s) - state).float()
         j = self.equation.activation.slope(s).float()
-        eta = self._iterate(Equation(self.W32, Slopes(j), self.W32.apply(residual)), None)
+        eta = self._iterate(
+            Equation(self.W32, Slopes(j, self.equation.activation.binary), self.W32.apply(residual)), None
+        )
         return state + residual + eta
 
     def read(self, state: Tensor) -> Tensor:

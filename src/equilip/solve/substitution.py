@@ -21,6 +21,8 @@ from equilip.solve.metric import Metric
 
 def levels(matrix: Tensor) -> tuple[Tensor, ...] | None:
     """The neurons in groups, each depending only on earlier groups; None where some neuron depends on itself."""
+    if matrix.numel() and float(matrix[0, 0]) != 0:  # the usual case, told by one number
+        return None
     if bool(matrix.diagonal().count_nonzero()):
         return None
     depends = matrix != 0
@@ -38,7 +40,7 @@ def levels(matrix: Tensor) -> tuple[Tensor, ...] | None:
 def pick(sigma: Activation, index: Tensor, size: int) -> Activation:
     """σ on some of the neurons, in the order of ``index``."""
     if isinstance(sigma, Slopes):
-        return Slopes(sigma.j[:, index])
+        return Slopes(sigma.j[:, index], sigma.binary)
     own = [block for block, count in blocks(sigma, size) for _ in range(count)]
     return join([(own[i], 1) for i in index.tolist()])
 
