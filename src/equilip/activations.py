@@ -219,14 +219,17 @@ class SmoothActivation(Activation):
         upper = torch.full_like(v, math.inf)
         resolution = 4 * torch.finfo(v.dtype).eps
         for _ in range(200):
-            excess = (1 - alpha) * self.value(t) + alpha * t - v
+            curved, straight = (1 - alpha) * self.value(t), alpha * t
+            excess, slope = curved + straight - v, (1 - alpha) * self.slope(t) + alpha
             near, far = t - excess / fast, t - excess / slow
             lower = torch.maximum(lower, torch.minimum(near, far))
             upper = torch.minimum(upper, torch.maximum(near, far))
-            proposal = t - excess / ((1 - alpha) * self.slope(t) + alpha)
+            proposal = t - excess / slope
             inside = (proposal >= lower) & (proposal <= upper)
             proposal = torch.where(inside, proposal, 0.5 * (lower + upper))
-            settled = (proposal - t).abs() <= resolution * t.abs().clamp(min=torch.finfo(v.dtype).tiny)
+            # What is left of h is its own rounding: for α far from 1 that is far more than the last place of t.
+            noise = resolution * (curved.abs() + straight.abs() + v.abs()) + torch.finfo(v.dtype).tiny
+            settled = (proposal - t).abs() * slope <= noise
             t = proposal
             if bool((settled | ~t.isfinite()).all()):
                 break
