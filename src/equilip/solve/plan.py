@@ -21,7 +21,7 @@ from equilip.solve.substitution import levels
 FRESH = 32
 
 #: A residual below this share of the tolerance would have met it a step earlier.
-SLACK = 0.15
+SLACK = 0.25
 
 
 @dataclass
