@@ -6,7 +6,22 @@ proof itself accounted for. What is merely estimated from below lives in :mod:`e
 
 from equilip.certify.bounds import Bound, Slopes, lipschitz, prove
 from equilip.certify.local import LocalBound, lipschitz_local
+from equilip.certify.norms import product_of_norms
 from equilip.certify.pairs import RowBounds, rows
+from equilip.certify.promise import ALLOWANCE, check_guarantee
 from equilip.certify.radius import radius
 
-__all__ = ["Bound", "LocalBound", "RowBounds", "Slopes", "lipschitz", "lipschitz_local", "prove", "radius", "rows"]
+__all__ = [
+    "ALLOWANCE",
+    "Bound",
+    "LocalBound",
+    "RowBounds",
+    "Slopes",
+    "check_guarantee",
+    "lipschitz",
+    "lipschitz_local",
+    "product_of_norms",
+    "prove",
+    "radius",
+    "rows",
+]

@@ -28,11 +28,11 @@ def import_run(
     """Read the checkpoint (see :func:`equilip.interop.load`) and write it as a run.
 
     Returns the directory (``runs/NAME`` unless ``out`` says otherwise), what stands in its config.toml, and
-    the sha256 of its form.
+    the sha256 of its form. Raises ProofError, and writes nothing, when the numbers do not keep what the kind promises.
     """
     model = load(file, kind, gamma=gamma, epsilon=epsilon, data_name=data_name, dtype=dtype_of(dtype))
     source = Path(file)
-    form = model.form()
+    form = runs.realise(model)
     margin = KINDS[kind].margin if epsilon is None else epsilon
     shape = ModelConfig(
         kind=_kind(model),

@@ -3,7 +3,7 @@
     config.toml         what was done, with versions         model.safetensors   the parameters
     form.safetensors    the realised (W, U, b, C, D, c)       metrics.jsonl       one line per epoch
 
-Every file is written under a temporary name and renamed. model.safetensors names the sha256 of the form, so
+While it is trained there is also checkpoint.safetensors, where an interrupted training continues. Every file is written under a temporary name and renamed. model.safetensors names the sha256 of the form, so
 files of different runs cannot be mixed unnoticed.
 """
 
@@ -24,7 +24,8 @@ import torch
 
 import equilip
 from equilip import form as forms
-from equilip.errors import ConfigError, FormatError
+from equilip.certify import check_guarantee
+from equilip.errors import ConfigError, FormatError, ProofError
 from equilip.form import Form, Standardisation, write_whole
 from equilip.train import toml
 from equilip.train.config import TrainConfig
@@ -39,6 +40,7 @@ ARTEFACTS = (
     "model.safetensors",
     "form.safetensors",
     "metrics.jsonl",
+    "checkpoint.safetensors",
     "evaluation.json",
     "certificate.json",
     "attack.json",
@@ -98,6 +100,7 @@ def prepare(out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     path = Path(out)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(path)
         if any(path.iterdir()):
             if not overwrite:
                 raise ConfigError(
@@ -112,15 +115,46 @@ def prepare(out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     return path
 
 
+def remove_temporaries(path: Path) -> None:
+    """Remove what a process that was killed while it wrote an artefact has left under a temporary name."""
+    for name in ARTEFACTS:
+        for file in path.glob(f".{name}.*"):
+            file.unlink(missing_ok=True)
+
+
 def write_config(path: Path, config: RunConfig) -> None:
     """config.toml of the run directory."""
     write_whole(path / "config.toml", config.to_toml().encode())
 
 
-def write_model(path: Path, model: Model) -> str:
-    """form.safetensors and model.safetensors; returns the form's sha256."""
+def discard(path: Path) -> None:
+    """Take back what was written into a run directory: every artefact, and the directory if it is empty then."""
+    for name in ARTEFACTS:
+        (path / name).unlink(missing_ok=True)
+    if not any(path.iterdir()):
+        path.rmdir()
+
+
+def realise(model: Model) -> Form:
+    """The form that a run keeps of a model. ProofError when its numbers do not keep what the model promises."""
     with torch.no_grad():
-        digest = model.form().detach().save(path / "form.safetensors")
+        form = model.form().detach()
+    check_guarantee(form, model.guarantee())
+    return form
+
+
+def write_model(path: Path, model: Model) -> str:
+    """form.safetensors and model.safetensors; returns the form's sha256.
+
+    Raises ProofError when the form's numbers do not keep what the model promises: there is then no run, and what
+    was written of it is taken back.
+    """
+    try:
+        form = realise(model)
+    except ProofError:
+        discard(path)
+        raise
+    digest = form.save(path / "form.safetensors")
     header = json.dumps({"format": MODEL_FORMAT, "form": digest}, sort_keys=True, separators=(",", ":"))
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_whole(path / "model.safetensors", safetensors.torch.save(state, metadata={"equilip": header}))
@@ -217,7 +251,7 @@ def load_run(path: str | os.PathLike[str]) -> tuple[RunConfig, Model]:
 def _load_form(folder: Path) -> tuple[Form, dict[str, torch.Tensor]]:
     for name in ("form.safetensors", "model.safetensors"):
         if not (folder / name).is_file():
-            raise ConfigError(f"{folder} has no {name}: the training did not finish; start it again with --overwrite")
+            raise ConfigError(f"{folder} has no {name}: the training did not finish; continue it with equilip train --resume {folder}")
     file = folder / "model.safetensors"
     try:
         with safetensors.safe_open(file, framework="pt") as opened:
