@@ -13,7 +13,6 @@ from equilip.errors import ConfigError
 from equilip.train import config as module
 from equilip.train import toml
 from equilip.train.config import TrainConfig
-from equilip.train.schedules import learning_rate
 
 
 @pytest.mark.parametrize(
@@ -48,14 +47,6 @@ def test_survives_toml() -> None:
 def test_every_activation_is_known_to_the_library() -> None:
     for name in module.ACTIVATIONS:
         assert activations.activation(name).kind == name
-
-
-def test_step_schedule_divides_by_ten() -> None:
-    config = TrainConfig(lr=1e-3, schedule="step", step_epochs=10)
-    assert learning_rate(config, 9) == 1e-3
-    assert learning_rate(config, 10) == pytest.approx(1e-4)
-    assert learning_rate(config, 29) == pytest.approx(1e-5)
-    assert learning_rate(TrainConfig(schedule="constant"), 29) == 1e-3
 
 
 def test_configuration_needs_no_torch() -> None:

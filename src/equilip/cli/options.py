@@ -107,14 +107,23 @@ def add_fields(parser: Parser, config: type) -> None:
         hint = hints[item.name]
         if isinstance(hint, types.UnionType):
             hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
+        explanation = item.metadata.get("help", "")
+        if hint is bool:
+            switch = argparse.BooleanOptionalAction
+            group.add_argument(flag(item.name), action=switch, default=argparse.SUPPRESS, help=explanation)
+            continue
+        several: dict[str, Any] = {}
+        if typing.get_origin(hint) is tuple:
+            hint, several = typing.get_args(hint)[0], {"nargs": "+"}
         choices = item.metadata.get("choices") or ()
-        default = "" if item.default is None else f" (default: {item.default})"
+        default = "" if item.default in (None, ()) else f" (default: {item.default})"
         group.add_argument(
             flag(item.name),
+            **several,
             type=one_of(choices) if choices else hint,
             default=argparse.SUPPRESS,
             metavar="|".join(choices) if 0 < len(choices) < 4 else {int: "N", float: "X"}.get(hint, "NAME"),
-            help=item.metadata.get("help", "") + default,
+            help=explanation + default,
         )
 
 

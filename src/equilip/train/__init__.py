@@ -12,17 +12,20 @@ from equilip.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from equilip.train.evaluation import Evaluation, evaluate
-    from equilip.train.loop import EpochMetrics, fit, train
+    from equilip.train.loop import fit
+    from equilip.train.metrics import EpochMetrics
     from equilip.train.runs import load_form, load_run
+    from equilip.train.session import resume, train
 
 _ROOMS = {
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
-    "EpochMetrics": "loop",
+    "EpochMetrics": "metrics",
     "fit": "loop",
-    "train": "loop",
     "load_form": "runs",
     "load_run": "runs",
+    "resume": "session",
+    "train": "session",
 }
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "fit",
     "load_form",
     "load_run",
+    "resume",
     "train",
 ]
 

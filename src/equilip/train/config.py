@@ -12,7 +12,8 @@ from equilip.train.toml import nearest
 
 MODELS = ("lben", "monotone", "feedforward")
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "elu", "softplus", "hardtanh", "sigmoid", "identity")
-SCHEDULES = ("constant", "step")
+LOSSES = ("cross-entropy", "margin", "lipschitz-margin", "certified")
+SCHEDULES = ("constant", "step", "cosine", "one-cycle")
 DTYPES = ("float32", "float64")
 
 
@@ -23,28 +24,40 @@ def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run: data, network, optimiser. Every field is a key of a TOML file and a flag of
+    """One training run: data, network, loss, optimiser. Every field is a key of a TOML file and a flag of
     ``equilip train``.
 
     Raises ConfigError for values that cannot work, naming the field.
     """
 
-    data: str = option("digits", "data set: digits, mnist or fashion-mnist")
+    data: str = option("digits", "data set: digits, mnist, fashion-mnist, cifar10, svhn or npz:PATH")
     limit: int | None = option(None, "use only the first N samples of each part")
+    validation: float = option(0.0, "share of the training data held out to watch the training")
+    shift: int = option(0, "move every training image by up to N pixels each way, afresh in every epoch")
     model: str = option("lben", "parametrisation of the network", MODELS)
     width: int = option(80, "number of neurons")
     gamma: float | None = option(
         None,
         "bound on the slope of an lben, with respect to the standardised input; if left out, it is only well-posed",
     )
+    learn_gamma: bool = option(False, "train the bound of an lben too, starting from --gamma")
     epsilon: float = option(1.0, "margin of an lben's well-posedness")
+    feedthrough: bool = option(False, "give an lben a direct path D from input to output, inside its bound")
     m: float = option(1.0, "strong monotonicity of a monotone network")
     activation: str = option("relu", "nonlinearity of every neuron", ACTIVATIONS)
+    loss: str = option("cross-entropy", "what is minimised", LOSSES)
+    loss_eps: float = option(0.0, "raw l2 distance against which lipschitz-margin and certified train")
+    margin: float = option(1.0, "lead over every other class that the margin loss asks for")
+    temperature: float = option(1.0, "outputs are divided by this in every loss but margin")
     epochs: int = option(30, "passes over the training data")
     batch: int = option(128, "samples per step")
-    lr: float = option(1e-3, "learning rate of Adam")
-    schedule: str = option("step", "learning rate: constant, or divided by 10 every --step-epochs", SCHEDULES)
-    step_epochs: int = option(10, "epochs between divisions of the learning rate")
+    lr: float = option(1e-3, "learning rate of Adam, at its highest")
+    schedule: str = option("step", "how the learning rate goes", SCHEDULES)
+    step_epochs: int = option(10, "epochs after which the step schedule divides the learning rate by 10")
+    patience: int | None = option(
+        None, "stop when the validation loss has not improved for N epochs, and keep the best epoch's network"
+    )
+    eps: tuple[float, ...] = option((), "raw l2 distances at which each epoch reports the certified accuracy")
     tolerance: float | None = option(None, "relative residual of every solve; chosen by dtype if left out")
     seed: int = option(0, "seed of the initial weights and of the order of the samples")
     dtype: str = option("float32", "number format", DTYPES)
@@ -54,24 +67,55 @@ class TrainConfig:
         for name, choices in (
             ("model", MODELS),
             ("activation", ACTIVATIONS),
+            ("loss", LOSSES),
             ("schedule", SCHEDULES),
             ("dtype", DTYPES),
         ):
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"unknown {name} {value!r}; {nearest(value, choices)}")
-        for name in ("limit", "width", "epochs", "batch", "step_epochs"):
+        for name in ("limit", "width", "epochs", "batch", "step_epochs", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
-        for name in ("gamma", "epsilon", "m", "lr", "tolerance"):
+        for name in ("gamma", "epsilon", "m", "lr", "tolerance", "margin", "temperature"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} must be a positive number, got {value:g}")
-        if self.gamma is not None and self.model != "lben":
-            raise ConfigError(f"gamma is a property of the model lben; a {self.model} network has none to set")
+        for value in (self.loss_eps, *self.eps):
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"a distance cannot be negative or infinite, got {value:g}")
+        if not 0 <= self.validation < 1:
+            raise ConfigError(f"validation is a share of the training data, from 0 to below 1, got {self.validation:g}")
+        if not 0 <= self.shift <= 8:
+            raise ConfigError(f"shift must be between 0 and 8 pixels, got {self.shift}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be between 0 and 2^63 - 1, got {self.seed}")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.model != "lben":
+            for name in ("gamma", "learn_gamma", "feedthrough"):
+                if getattr(self, name):
+                    raise ConfigError(f"{name} is a property of the model lben; a {self.model} network has none to set")
+        if self.gamma is None:
+            for name in ("learn_gamma", "feedthrough"):
+                if getattr(self, name):
+                    raise ConfigError(f"{name} needs a bound: give gamma")
+            if self.loss in ("lipschitz-margin", "certified"):
+                raise ConfigError(f"the loss {self.loss} needs a bound: choose the model lben and give gamma")
+            if self.eps:
+                raise ConfigError("certified accuracy (eps) needs a bound: choose the model lben and give gamma")
+        if self.loss_eps and self.loss not in ("lipschitz-margin", "certified"):
+            raise ConfigError(f"loss_eps means nothing to the loss {self.loss}; choose lipschitz-margin or certified")
+        if self.loss in ("lipschitz-margin", "certified") and not self.loss_eps:
+            raise ConfigError(f"the loss {self.loss} needs the distance to train against: give loss_eps")
+        if self.loss == "certified" and self.feedthrough:
+            raise ConfigError(
+                "the loss certified knows no direct path; leave out feedthrough, or choose lipschitz-margin"
+            )
+        if self.patience is not None and not self.validation:
+            raise ConfigError("patience needs data to watch: give validation, the share to hold out")
 
     def as_table(self) -> Mapping[str, Any]:
         """The fields as plain values, None where nothing was chosen."""

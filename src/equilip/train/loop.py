@@ -1,168 +1,228 @@
-"""The training loop: data in memory, one optimiser, one line of metrics per epoch."""
+"""The training loop: data in memory, one optimiser, one line of metrics and one checkpoint per epoch.
+
+Everything that an epoch depends on is the state after the one before it (:class:`Checkpoint`), the seed and the
+number of the epoch. So a training that is continued from a checkpoint ends with the very same weights.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from equilip import data, nn
+from equilip import nn
 from equilip.data import Dataset
 from equilip.errors import ConfigError
-from equilip.train import runs
+from equilip.solve import Solution
+from equilip.train.batches import Shift, Stream, generator, order, split
+from equilip.train.checkpoint import Best, Checkpoint, capture, restore
 from equilip.train.config import TrainConfig
 from equilip.train.devices import device as device_of
 from equilip.train.devices import dtype as dtype_of
-from equilip.train.evaluation import count_wrong
-from equilip.train.models import Model, build, describe
-from equilip.train.schedules import learning_rate
+from equilip.train.losses import leads
+from equilip.train.losses import loss as loss_of
+from equilip.train.metrics import EpochMetrics, Report
+from equilip.train.models import Model
+from equilip.train.schedules import schedule
+from equilip.train.slopes import slopes
+
+Keep = Callable[[Checkpoint], None]
 
 
-@dataclass(frozen=True)
-class EpochMetrics:
-    """One line of metrics.jsonl.
-
-    loss and train_error_percent are means over the epoch, while the parameters were moving; the rest is
-    measured on the test data at its end. max_residual is relative, the largest of all samples. seconds is wall time.
-    """
-
-    epoch: int
-    loss: float
-    train_error_percent: float
-    test_error_percent: float
-    unconverged: int
-    iterations: int
-    max_residual: float
-    lr: float
-    seconds: float
-
-
-Report = Callable[[EpochMetrics], None]
-
-
-def fit(model: Model, dataset: Dataset, config: TrainConfig, on_epoch: Report | None = None) -> list[EpochMetrics]:
+def fit(
+    model: Model,
+    dataset: Dataset,
+    config: TrainConfig,
+    on_epoch: Report | None = None,
+    *,
+    start: Checkpoint | None = None,
+    keep: Keep | None = None,
+) -> list[EpochMetrics]:
     """Train ``model`` in place on the training part of ``dataset`` and return the metrics of every epoch.
 
-    The model moves to the device and dtype of the configuration, and ends in eval mode. The order of the
-    samples in an epoch depends on the seed and on the number of the epoch only. ConfigError when the loss
-    leaves the finite numbers.
+    The model moves to the device and dtype of the configuration, and ends in eval mode; with ``patience`` it
+    ends with the parameters of the best epoch. ``start`` is where an earlier training of the same model, data
+    and configuration stood. ``keep`` is called with the state after every epoch, before ``on_epoch``; the
+    state shares its tensors with the model.
+
+    Raises ConfigError when the loss leaves the finite numbers, ConvergenceError when a solve fails, and
+    FormatError when ``start`` is of another network.
     """
-    device, dtype = device_of(config.device), dtype_of(config.dtype)
-    model.to(device=device, dtype=dtype)
-    if isinstance(model, nn.EquilibriumModule):
-        model.settings = replace(model.settings, tolerance=config.tolerance)
-    x, y = dataset.train_x.to(device, dtype), dataset.train_y.to(device)
-    test_x, test_y = dataset.test_x.to(device, dtype), dataset.test_y.to(device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, fused=device.type in ("cpu", "cuda"))
-    history = []
-    for epoch in range(config.epochs):
-        start = time.perf_counter()
-        lr = learning_rate(config, epoch)
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        loss, wrong = _epoch(model, optimiser, x, y, _order(config.seed, epoch, len(y)).to(device), config.batch)
-        if not math.isfinite(loss):
-            raise ConfigError(f"the loss became {loss} in epoch {epoch + 1}; lower the learning rate, now {lr:g}")
-        metrics = EpochMetrics(
-            epoch=epoch + 1,
-            loss=loss,
-            train_error_percent=100.0 * wrong / len(y),
-            **asdict(_test(model, test_x, test_y)),
-            lr=lr,
-            seconds=time.perf_counter() - start,
-        )
-        history.append(metrics)
+    training = _Training(model, dataset, config)
+    if start is not None:
+        restore(start, model, training.optimiser)
+        training.history, training.best = list(start.history), start.best
+    while not training.finished:
+        metrics = training.epoch()
+        if keep is not None:
+            keep(capture(model, training.optimiser, training.history, training.best))
         if on_epoch is not None:
             on_epoch(metrics)
+    if config.patience is not None and training.best is not None:
+        model.load_state_dict(training.best.parameters)
     model.eval()
-    return history
+    return training.history
 
 
-def train(
-    config: TrainConfig,
-    out: str | os.PathLike[str],
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
-    progress: bool = False,
-    on_epoch: Report | None = None,
-) -> tuple[Path, Model]:
-    """Train what the configuration describes and write the run directory ``out``.
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some of the data, on the device of the training."""
 
-    Nothing is written before the data is loaded and the model built. ``progress`` shows a bar for downloads.
-    Returns the directory and the trained model, on the device of the configuration.
-    """
-    device_of(config.device)
-    dataset = data.load(config.data, data_dir, limit=config.limit, progress=progress)
-    shape = describe(config, dataset)
-    model = build(shape, standardisation=dataset.standardisation, generator=torch.Generator().manual_seed(config.seed))
-    path = runs.prepare(out, overwrite=overwrite)
-    runs.write_config(path, runs.RunConfig(model=shape, train=config))
-    with (path / "metrics.jsonl").open("w", encoding="utf-8") as log:
+    x: Tensor
+    y: Tensor
 
-        def write(metrics: EpochMetrics) -> None:
-            log.write(json.dumps(asdict(metrics)) + "\n")
-            log.flush()
-            if on_epoch is not None:
-                on_epoch(metrics)
-
-        fit(model, dataset, config, write)
-    runs.write_model(path, model)
-    return path, model
+    def __len__(self) -> int:
+        return len(self.y)
 
 
-def _order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order of the samples in an epoch, (count,)."""
-    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(state[0]) >> 1)
-    return torch.randperm(count, generator=generator)
+@dataclass
+class _Seen:
+    """Sums over the batches of an epoch; the tensors are read from the device once, at its end."""
+
+    loss: Tensor
+    wrong: Tensor
+    iterations: int = 0
+    lr: float = 0.0
 
 
-def _epoch(
-    model: Model, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, order: Tensor, batch: int
-) -> tuple[float, int]:
-    """One pass; the mean loss and the number of wrong answers, read from the device once at the end."""
-    model.train()
-    total = torch.zeros((), dtype=x.dtype, device=x.device)
-    wrong = torch.zeros((), dtype=torch.int64, device=x.device)
-    for rows in order.split(batch):
-        labels = y.index_select(0, rows)
-        logits = model(x.index_select(0, rows))
-        loss = torch.nn.functional.cross_entropy(logits, labels)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        total += loss.detach() * len(rows)
-        wrong += (logits.detach().argmax(1) != labels).sum()
-    return float(total) / len(order), int(wrong)
+@dataclass(eq=False)
+class _Training:
+    model: Model
+    dataset: Dataset
+    config: TrainConfig
+    history: list[EpochMetrics] = field(default_factory=list)
+    best: Best | None = None
+
+    def __post_init__(self) -> None:
+        config, dataset, model = self.config, self.dataset, self.model
+        device, dtype = device_of(config.device), dtype_of(config.dtype)
+        self.loss = loss_of(config)
+        self.schedule = schedule(config)
+        self.slopes = slopes(model)
+        if self.slopes is None and (self.loss.needs_slopes or config.eps):
+            raise ConfigError("the loss and the certified accuracy asked for need a network with a bound: give gamma")
+        train, held = split(config.seed, len(dataset.train_y), config.validation)
+        self.train = _Part(dataset.train_x[train].to(device, dtype), dataset.train_y[train].to(device))
+        self.held = _Part(dataset.train_x[held].to(device, dtype), dataset.train_y[held].to(device))
+        self.test = _Part(dataset.test_x.to(device, dtype), dataset.test_y.to(device))
+        self.shift = Shift(config.shift, dataset.shape) if config.shift else None
+        model.to(device=device, dtype=dtype)
+        if isinstance(model, nn.EquilibriumModule):
+            model.settings = replace(model.settings, tolerance=config.tolerance)
+        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, fused=device.type in ("cpu", "cuda"))
+
+    @property
+    def finished(self) -> bool:
+        done, patience = len(self.history), self.config.patience
+        waited = 0 if self.best is None else done - self.best.epoch
+        return done >= self.config.epochs or (patience is not None and waited >= patience)
+
+    def epoch(self) -> EpochMetrics:
+        """One pass over the training data, and what it led to."""
+        start = time.perf_counter()
+        number = len(self.history)
+        seen = self._pass(number)
+        loss = float(seen.loss) / len(self.train)
+        if not math.isfinite(loss):
+            raise ConfigError(f"the loss became {loss} in epoch {number + 1}; lower the learning rate, now {seen.lr:g}")
+        self.model.eval()
+        held_loss = held_error = None
+        if len(self.held):
+            held_loss, held_error = self._validate()
+        y, solution = self._outputs(self.test.x)
+        residual = 0.0 if solution is None else float(solution.residual.max())
+        lead, labels = _leads(y, solution, self.test.y), len(self.test)
+        metrics = EpochMetrics(
+            epoch=number + 1,
+            loss=loss,
+            train_error_percent=100.0 * int(seen.wrong) / len(self.train),
+            test_error_percent=_wrong_percent(y, solution, self.test.y),
+            unconverged=0 if solution is None else int((~solution.converged).sum()),
+            iterations=0 if solution is None else solution.iterations,
+            max_residual=residual if math.isfinite(residual) else None,
+            lr=seen.lr,
+            seconds=time.perf_counter() - start,
+            train_iterations=seen.iterations,
+            gamma=self.model.gamma if isinstance(self.model, nn.LBEN) else None,
+            validation_loss=held_loss,
+            validation_error_percent=held_error,
+            certified_by_gamma_percent={
+                f"{eps:g}": 100.0 * int((lead > self._needed(eps)).sum()) / labels for eps in self.config.eps
+            },
+        )
+        self.history.append(metrics)
+        if self.config.patience is not None and held_loss is not None:
+            self._compare(held_loss)
+        return metrics
+
+    def _compare(self, held_loss: float) -> None:
+        """Keep the parameters of the epoch just finished if it is the best so far."""
+        if self.best is None or held_loss < self.best.loss:
+            kept = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self.best = Best(len(self.history), held_loss, kept)
+
+    def _pass(self, number: int) -> _Seen:
+        config, model, optimiser = self.config, self.model, self.optimiser
+        device = self.train.x.device
+        model.train()
+        zero = torch.zeros((), dtype=self.train.x.dtype, device=device)
+        seen = _Seen(loss=zero, wrong=torch.zeros((), dtype=torch.int64, device=device))
+        batches = order(config.seed, number, len(self.train)).to(device).split(config.batch)
+        shifts = generator(config.seed, number, Stream.SHIFT)
+        for step, rows in enumerate(batches):
+            seen.lr = self.schedule.rate(number + step / len(batches), config.epochs)
+            for group in optimiser.param_groups:
+                group["lr"] = seen.lr
+            x, labels = self.train.x.index_select(0, rows), self.train.y.index_select(0, rows)
+            if self.shift is not None:
+                x = self.shift.apply(x, shifts)
+            if isinstance(model, nn.FeedForward):
+                y = model(x)
+            else:
+                solution = model.solve(x)
+                y, seen.iterations = solution.y, max(seen.iterations, solution.iterations)
+            loss = self.loss(y, labels, self.slopes)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            seen.loss += loss.detach() * len(rows)
+            seen.wrong += (y.detach().argmax(1) != labels).sum()
+        return seen
+
+    def _outputs(self, x: Tensor) -> tuple[Tensor, Solution | None]:
+        """The outputs in eval mode, and the solve behind them where there is one."""
+        with torch.no_grad():
+            if isinstance(self.model, nn.FeedForward):
+                return self.model(x), None
+            solution = self.model.solve(x, replace(self.model.settings, raise_on_failure=False))
+            return solution.y, solution
+
+    def _validate(self) -> tuple[float | None, float]:
+        """Loss and error on what is held out; no loss where it is not finite."""
+        y, solution = self._outputs(self.held.x)
+        with torch.no_grad():
+            loss = float(self.loss(y, self.held.y, self.slopes))
+        return loss if math.isfinite(loss) else None, _wrong_percent(y, solution, self.held.y)
+
+    def _needed(self, eps: float) -> float:
+        """The lead that certifies a raw distance."""
+        assert self.slopes is not None
+        with torch.no_grad():
+            return math.sqrt(2) * float(self.slopes.whole()) * eps
 
 
-@dataclass(frozen=True)
-class _Tested:
-    test_error_percent: float
-    unconverged: int
-    iterations: int
-    max_residual: float
+def _leads(y: Tensor, solution: Solution | None, labels: Tensor) -> Tensor:
+    """By how much each label leads, (batch,); nothing for a sample without equilibrium."""
+    lead = leads(y, labels).amin(1)
+    return lead if solution is None else lead.masked_fill(~solution.converged, -math.inf)
 
 
-def _test(model: Model, x: Tensor, y: Tensor) -> _Tested:
-    model.eval()
-    with torch.no_grad():
-        if isinstance(model, nn.FeedForward):
-            wrong = int((model(x).argmax(1) != y).sum())
-            return _Tested(100.0 * wrong / len(y), unconverged=0, iterations=0, max_residual=0.0)
-        solution = model.solve(x, replace(model.settings, raise_on_failure=False))
-    return _Tested(
-        test_error_percent=100.0 * count_wrong(solution, y) / len(y),
-        unconverged=int((~solution.converged).sum()),
-        iterations=solution.iterations,
-        max_residual=float(solution.residual.max()),
-    )
+def _wrong_percent(y: Tensor, solution: Solution | None, labels: Tensor) -> float:
+    right = y.argmax(1) == labels
+    if solution is not None:
+        right &= solution.converged
+    return 100.0 * (len(labels) - int(right.sum())) / len(labels)

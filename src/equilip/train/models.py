@@ -34,7 +34,9 @@ class ModelConfig:
     standardised: bool = False
     activation: str = "relu"
     gamma: float | None = None
+    learn_gamma: bool = False
     epsilon: float = 1.0
+    feedthrough: bool = False
     m: float = 1.0
 
     def __post_init__(self) -> None:
@@ -55,7 +57,9 @@ def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
         standardised=dataset.standardisation is not None,
         activation=config.activation,
         gamma=config.gamma,
+        learn_gamma=config.learn_gamma,
         epsilon=config.epsilon,
+        feedthrough=config.feedthrough,
         m=config.m,
     )
 
@@ -102,6 +106,8 @@ def build(
         q,
         config.gamma,
         epsilon=config.epsilon,
+        learn_gamma=config.learn_gamma,
+        feedthrough=config.feedthrough,
         activation=sigma,
         standardisation=standardisation,
         dtype=dtype,

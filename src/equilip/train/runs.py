@@ -3,8 +3,9 @@
     config.toml         what was done, with versions         model.safetensors   the parameters
     form.safetensors    the realised (W, U, b, C, D, c)       metrics.jsonl       one line per epoch
 
-While it is trained there is also checkpoint.safetensors, where an interrupted training continues. Every file is written under a temporary name and renamed. model.safetensors names the sha256 of the form, so
-files of different runs cannot be mixed unnoticed.
+While it is trained there is also checkpoint.safetensors, where an interrupted training continues. Every file is
+written under a temporary name and renamed. model.safetensors names the sha256 of the form, so files of different
+runs cannot be mixed unnoticed.
 """
 
 from __future__ import annotations
@@ -251,7 +252,10 @@ def load_run(path: str | os.PathLike[str]) -> tuple[RunConfig, Model]:
 def _load_form(folder: Path) -> tuple[Form, dict[str, torch.Tensor]]:
     for name in ("form.safetensors", "model.safetensors"):
         if not (folder / name).is_file():
-            raise ConfigError(f"{folder} has no {name}: the training did not finish; continue it with equilip train --resume {folder}")
+            raise ConfigError(
+                f"{folder} has no {name}: the training did not finish; "
+                f"continue it with `equilip train --resume {folder}`"
+            )
     file = folder / "model.safetensors"
     try:
         with safetensors.safe_open(file, framework="pt") as opened:

@@ -1,0 +1,101 @@
+"""Losses: small frozen objects that turn outputs and labels into one number to minimise.
+
+y: (batch, q), label: (batch,) integers. ``slopes`` is what the network promises about its own slope; the losses
+that train for certified radii need it. Every distance is raw.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equilip.train.config import TrainConfig
+from equilip.train.slopes import Slopes
+
+
+class Loss(ABC):
+    """A loss; ``needs_slopes`` where it only makes sense for a network with a bound."""
+
+    needs_slopes: bool = False
+
+    @abstractmethod
+    def __call__(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+        """The mean over the batch, ()."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """temperature times the cross-entropy of y / temperature; below 1 it approaches the margin loss."""
+
+    temperature: float = 1.0
+
+    def __call__(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+        if self.temperature == 1.0:
+            return torch.nn.functional.cross_entropy(y, label)
+        return self.temperature * torch.nn.functional.cross_entropy(y / self.temperature, label)
+
+
+@dataclass(frozen=True)
+class Margin(Loss):
+    """The multi-class hinge: how much the label's lead over the best other class falls short of ``margin``."""
+
+    margin: float = 1.0
+
+    def __call__(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+        return (self.margin - leads(y, label).amin(1)).clamp(min=0).mean()
+
+
+@dataclass(frozen=True)
+class LipschitzMargin(Loss):
+    """Cross-entropy in which the label must lead by √2 γ eps: what certifies the sample at ``eps``."""
+
+    eps: float
+    temperature: float = 1.0
+    needs_slopes = True
+
+    def __call__(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+        assert slopes is not None
+        own = torch.nn.functional.one_hot(label, y.shape[1]).to(y.dtype)
+        handicapped = y - math.sqrt(2) * self.eps * slopes.whole() * own
+        return CrossEntropy(self.temperature)(handicapped, label, slopes)
+
+
+@dataclass(frozen=True)
+class Certified(Loss):
+    """The share of samples not certified at ``eps`` by the bounds of each pair of classes, made smooth.
+
+    A sample is certified where y_label - y_j > eps L(label, j) for every other j. The loss is the logistic
+    function of -lead / temperature, lead being the smallest of these differences: unlike a cross-entropy it
+    spends nothing on samples that are far from being certified or certified with ease.
+    """
+
+    eps: float
+    temperature: float = 1.0
+    needs_slopes = True
+
+    def __call__(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+        assert slopes is not None
+        lead = (leads(y, label) - self.eps * slopes.pairs()[label]).amin(1)
+        return torch.sigmoid(-lead / self.temperature).mean()
+
+
+def leads(y: Tensor, label: Tensor) -> Tensor:
+    """y_label - y_j for every other class j, (batch, q); infinite for the label itself."""
+    own = label[:, None]
+    return (y.gather(1, own) - y).scatter(1, own, math.inf)
+
+
+def loss(config: TrainConfig) -> Loss:
+    """The loss that a configuration names."""
+    match config.loss:
+        case "margin":
+            return Margin(config.margin)
+        case "lipschitz-margin":
+            return LipschitzMargin(config.loss_eps, config.temperature)
+        case "certified":
+            return Certified(config.loss_eps, config.temperature)
+    return CrossEntropy(config.temperature)

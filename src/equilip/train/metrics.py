@@ -1,0 +1,73 @@
+"""metrics.jsonl: one line per epoch, saying what it showed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from equilip.errors import FormatError
+from equilip.form import write_whole
+
+NAME = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """loss and train_error_percent are means over the epoch, while the parameters were moving; the validation_
+    and test_ fields are measured at its end, None where nothing is held out.
+
+    certified_by_gamma_percent: for each raw l2 distance asked for, the share of test samples that are right and
+        whose lead is above √2 γ times it, γ being the bound that holds by construction, in raw units. No
+        rounding is counted: ``equilip certify`` proves what this estimates.
+    train_iterations, iterations: most steps of the solver for any batch of the epoch, and for the test data.
+    unconverged: test samples without equilibrium. max_residual: the largest of the test samples, relative; None
+        if not finite. lr: of the last step. gamma: the bound after the epoch, with respect to the standardised
+        input. seconds: wall time.
+    """
+
+    epoch: int
+    loss: float
+    train_error_percent: float
+    test_error_percent: float
+    unconverged: int
+    iterations: int
+    max_residual: float | None
+    lr: float
+    seconds: float
+    train_iterations: int = 0
+    gamma: float | None = None
+    validation_loss: float | None = None
+    validation_error_percent: float | None = None
+    certified_by_gamma_percent: dict[str, float] = field(default_factory=dict)
+
+
+Report = Callable[[EpochMetrics], None]
+
+
+def append(folder: Path, metrics: EpochMetrics) -> None:
+    """Add a line to the file of a run directory."""
+    with (folder / NAME).open("a", encoding="utf-8") as log:
+        log.write(_line(metrics))
+
+
+def rewrite(folder: Path, history: Iterable[EpochMetrics]) -> None:
+    """Make the file hold these epochs and nothing else."""
+    write_whole(folder / NAME, "".join(_line(metrics) for metrics in history).encode())
+
+
+def read(run: str | os.PathLike[str]) -> list[EpochMetrics]:
+    """Every epoch of a run directory, none where nothing was trained; FormatError for lines of anything else."""
+    file = Path(run) / NAME
+    if not file.is_file():
+        return []
+    try:
+        return [EpochMetrics(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"{file} does not hold the metrics of a training, or it is damaged: {error}") from error
+
+
+def _line(metrics: EpochMetrics) -> str:
+    return json.dumps(asdict(metrics), allow_nan=False) + "\n"

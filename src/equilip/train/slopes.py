@@ -1,0 +1,64 @@
+"""What a bounded network promises about its slope, in raw units and differentiable: what losses train against.
+
+These are promises of the parametrisation in exact arithmetic, good for training. What holds for the stored
+numbers is proved by :mod:`equilip.certify`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equilip import nn
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """The slopes of a network whose outputs together have slope at most ``model.gamma``."""
+
+    model: nn.LBEN
+
+    @property
+    def per_raw(self) -> float:
+        """How much a raw perturbation can grow by the standardisation, 1 / min(std)."""
+        return 1.0 if self.model.input is None else 1 / float(self.model.input.std.min())
+
+    def whole(self) -> Tensor:
+        """(): the bound on the slope of all outputs together, in raw units."""
+        model = self.model
+        gamma = model.psi.new_tensor(model.gamma) if model.log_gamma is None else model.log_gamma.exp()
+        return gamma * self.per_raw
+
+    def pairs(self) -> Tensor:
+        """(q, q): bounds on the slopes of the differences of two outputs, in raw units; 0 on the diagonal.
+
+        For the row c = C_i - C_j the bound is ‖X‖ ‖y‖ + ‖Xᵀy‖ (mathematics 9.4), with ‖X‖² at most γ by
+        construction, ‖y‖² = c P⁻¹ cᵀ and ‖Xᵀy‖ = ‖UᵀΛP⁻¹cᵀ‖: one factorisation of P and q columns. It is
+        never above √2 times the whole bound.
+        """
+        model = self.model
+        form = model.form()
+        assert form.lam is not None
+        W, U, C, lam = form.W.dense(), form.U.dense(), form.C.dense(), form.lam
+        LW = lam[:, None] * W
+        P = torch.diag(2 * lam) - LW - LW.mT
+        columns = torch.cholesky_solve(C.mT, torch.linalg.cholesky(P))
+        through = U.mT @ (lam[:, None] * columns)
+        whole = self.whole()
+        gamma = whole / self.per_raw
+        found = gamma.sqrt() * _distances(C @ columns) + _distances(through.mT @ through)
+        return torch.minimum(found * self.per_raw, math.sqrt(2) * whole) * (1 - torch.eye(len(C)).to(found))
+
+
+def _distances(gram: Tensor) -> Tensor:
+    """‖v_i - v_j‖ (q, q) of vectors whose products are ``gram``; never exactly 0, where roots have no slope."""
+    square = gram.diagonal()[:, None] + gram.diagonal() - gram - gram.mT
+    return square.clamp(min=torch.finfo(gram.dtype).tiny ** 0.5).sqrt()
+
+
+def slopes(model: torch.nn.Module) -> Slopes | None:
+    """The slopes of a model that has a bound by construction; None for every other."""
+    return Slopes(model) if isinstance(model, nn.LBEN) and model.gamma is not None else None
