@@ -17,10 +17,11 @@ from equilip import form as forms
 from equilip.activations import Activation, ReLU
 from equilip.errors import InputError
 from equilip.form import Form, Standardisation
-from equilip.nn.bounded import bounded_matrix
+from equilip.nn.bounded import BoundedRule, bounded_matrix
 from equilip.nn.gram import gram
 from equilip.nn.guarantee import Guarantee
 from equilip.nn.module import EquilibriumModule, check_sizes, uniform
+from equilip.nn.node import Rule
 from equilip.solve import Settings
 
 
@@ -126,6 +127,11 @@ class LBEN(EquilibriumModule):
         input_term = gram(Y) + YN @ torch.linalg.solve(inner, YN.mT)
         T = gram(self.V.mT) + self.S.mT - self.S + (gram(self.C.mT) + input_term) / (2 * gamma)
         return T * -scale[:, None] + torch.diag(1 - self.epsilon * scale), gamma * N
+
+    def rule(self) -> tuple[Rule, tuple[Tensor, ...]] | None:
+        if self._gamma is None or self.log_gamma is not None or self.feedthrough:
+            return None
+        return BoundedRule(1 / (2 * self._gamma), self.epsilon), (self.V, self.S, self.psi, self.C)
 
     def _contraction(self) -> Tensor:
         """N (q, p) with ‖N‖ < 1, by a Cayley transform (mathematics 5.3)."""

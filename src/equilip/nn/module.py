@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from equilip.activations import Activation
 from equilip.errors import InputError
 from equilip.form import Form, Standardisation
 from equilip.nn.guarantee import Guarantee
+from equilip.nn.node import LayerNode, Rule
 from equilip.nn.standardise import Standardise
-from equilip.solve import Pace, Plan, Prover, Settings, Solution, equilibrium
+from equilip.solve import Implicit, Pace, Plan, Prover, Settings, Solution, Status, equilibrium
 
 if TYPE_CHECKING:
     from equilip.nn.explicit import Explicit
@@ -51,6 +53,11 @@ class EquilibriumModule(torch.nn.Module, ABC):
     in_features: int
     hidden_features: int
     out_features: int
+    activation: Activation
+    U: torch.nn.Parameter
+    b: torch.nn.Parameter
+    C: torch.nn.Parameter
+    c: torch.nn.Parameter
 
     def __init__(self, standardisation: Standardisation | None, settings: Settings | None) -> None:
         super().__init__()
@@ -59,6 +66,7 @@ class EquilibriumModule(torch.nn.Module, ABC):
         if standardisation is not None:
             self.input = Standardise(standardisation.mean, standardisation.std)
         self._pace = Pace()
+        self._plan: Plan | None = None
         self._realised: Realised | None = None
 
     @abstractmethod
@@ -74,7 +82,33 @@ class EquilibriumModule(torch.nn.Module, ABC):
 
         Raises what :func:`equilip.solve.equilibrium` raises.
         """
-        return self.solve(x.reshape(-1, x.shape[-1])).y.reshape(*x.shape[:-1], self.out_features)
+        rows = x.reshape(-1, x.shape[-1])
+        y = self._training_output(rows)
+        if y is None:
+            y = self.solve(rows).y
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+    def rule(self) -> tuple[Rule, tuple[Tensor, ...]] | None:
+        """The rule by which the current parameters make W, and those parameters, where there is one."""
+        return None
+
+    def _training_output(self, x: Tensor) -> Tensor | None:
+        """The output with its gradient in one node, the fast way to train; None where only the general way serves."""
+        if not (self.training and torch.is_grad_enabled() and isinstance(self.settings.gradient, Implicit)):
+            return None
+        if torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling():
+            return None
+        rule = self.rule()
+        if rule is None or x.shape[1] != self.in_features or x.dtype != self.b.dtype:
+            return None
+        if self._plan is None or self._plan.settings != self.settings:
+            self._plan = Plan(self.settings, None, self._pace)
+        plan = self._plan
+        xi = x if self.input is None else self.input(x)
+        z = LayerNode.apply(rule[0], plan, self.activation, xi, self.b, self.U, *rule[1])  # type: ignore[no-untyped-call]
+        if plan.last is not Status.CONVERGED:
+            return None  # the general way says what went wrong, or flags it
+        return torch.addmm(self.c, z, self.C.mT)
 
     def solve(self, x: Tensor, settings: Settings | None = None, *, start: Tensor | None = None) -> Solution:
         """z, y, residuals and proven errors for the rows of x: (batch, in_features), raw."""
@@ -92,6 +126,7 @@ class EquilibriumModule(torch.nn.Module, ABC):
     def train(self, mode: bool = True) -> Self:
         """As torch's; each call forgets what earlier solves taught, so that training runs repeat exactly."""
         self._pace = Pace()
+        self._plan = None
         self._realised = None
         return super().train(mode)
 

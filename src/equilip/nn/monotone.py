@@ -6,9 +6,11 @@ W = (1 - m) I - AᵀA + B - Bᵀ,    so that I - W is strongly monotone with con
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Self
 
 import torch
+from torch import Tensor
 
 from equilip import form as forms
 from equilip.activations import Activation, ReLU
@@ -17,7 +19,34 @@ from equilip.form import Form, Standardisation
 from equilip.nn.gram import gram
 from equilip.nn.guarantee import Guarantee
 from equilip.nn.module import EquilibriumModule, check_sizes, uniform
+from equilip.nn.node import Rule
 from equilip.solve import Settings
+
+
+@dataclass(frozen=True)
+class MonotoneRule(Rule):
+    """(A, B) make W."""
+
+    m: float
+
+    def matrix(self, U: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        A, B = parameters
+        W = torch.addmm(B - B.mT, A.mT, A, alpha=-1)
+        W.diagonal().add_(1 - self.m)
+        return W, W
+
+    def pullback(
+        self, U: Tensor, *parameters: Tensor, W: Tensor, memory: Tensor, dW: Tensor
+    ) -> tuple[None, tuple[Tensor, ...]]:
+        return None, ((parameters[0] @ (dW + dW.mT)).neg_(), dW - dW.mT)
+
+    def tracked(self, U: Tensor, *parameters: Tensor) -> Tensor:
+        A, B = parameters
+        eye = torch.eye(A.shape[0], dtype=A.dtype, device=A.device)
+        return (B - B.mT) - gram(A.mT) + (1 - self.m) * eye
+
+    def multipliers(self, *parameters: Tensor) -> Tensor:
+        return torch.ones_like(parameters[0][0])
 
 
 class MonotoneNetwork(EquilibriumModule):
@@ -62,12 +91,14 @@ class MonotoneNetwork(EquilibriumModule):
         self.to(device=device, dtype=dtype)
 
     def form(self) -> Form:
-        eye = torch.eye(self.hidden_features, dtype=self.A.dtype, device=self.A.device)
-        W = (self.B - self.B.mT) - gram(self.A.mT) + (1 - self.m) * eye
+        W = MonotoneRule(self.m).tracked(self.U, self.A, self.B)
         return forms.dense(
             W, self.U, self.b, self.C, self.c,
             activation=self.activation, lam=torch.ones_like(self.b), standardisation=self._standardisation(),
         )  # fmt: skip
+
+    def rule(self) -> tuple[Rule, tuple[Tensor, ...]]:
+        return MonotoneRule(self.m), (self.A, self.B)
 
     def guarantee(self) -> Guarantee:
         return Guarantee(None, torch.ones_like(self.b.detach()))

@@ -48,8 +48,7 @@ def equilibrium(
     xi = form.standardise(x)
     bias = form.bias(xi)
     plan = Plan(settings, form.lam, pace) if plan is None else plan
-    expected = None if plan.pace is None else plan.pace.adjoint
-    task = Task(form.W, form.activation, plan, settings.gradient.adjoint_tolerance, expected)
+    task = Task(form.W, form.activation, plan, settings.gradient.adjoint_tolerance, plan.expected_adjoint)
     z = settings.gradient.attach(task, Equation(form.W, form.activation, bias), start)
     y = form.output(z, xi)
 

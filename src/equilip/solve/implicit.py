@@ -25,6 +25,7 @@ from equilip.solve.solution import Status
 
 if TYPE_CHECKING:
     from equilip.solve.plan import Plan
+    from equilip.solve.settings import Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +41,7 @@ class Task:
     reports: list[Report] = field(default_factory=list)
 
     def solve(self, bias: Tensor, start: Tensor | None, tensors: tuple[Tensor, ...]) -> Outcome:
-        # NaN and infinity survive a sum, so one number tells; a sum that overflows is looked at closely.
-        if not math.isfinite(float(bias.sum())) and not bool(bias.isfinite().all()):
-            raise InputError("the input (or the network's weights) holds NaN or infinity; remove such samples first")
+        check_finite(bias)
         W = self.W.rebuild(tensors)
         prepared = self.plan.prepared(W)
         outcome = self.plan.run(prepared, Equation(W, self.activation, bias), start)
@@ -80,15 +79,26 @@ class LinearTask:
     def solve(self, j: Tensor, g: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
         equation = Equation(self.operator(tensors), Slopes(j, self.binary), g)
         outcome = self.plan.run_linear(self.prepared(tensors), equation, self.tolerance, self.expected)
-        if outcome.report.status is not Status.CONVERGED and self.plan.settings.raise_on_failure:
-            report = outcome.report
-            raise ConvergenceError(
-                f"the adjoint equation missed its tolerance: {report.status.value} (largest relative residual "
-                f"{float(report.residual.amax()):.3g} after {report.iterations} iterations); loosen the gradient's "
-                "tolerance, use float64, or allow it with raise_on_failure=False",
-                None,
-            )
+        require_converged(outcome.report, self.plan.settings)
         return outcome.z
+
+
+def check_finite(bias: Tensor) -> None:
+    """InputError where the equation holds NaN or infinity."""
+    # Both survive a sum, so one number tells; a sum that overflows is looked at closely.
+    if not math.isfinite(float(bias.sum())) and not bool(bias.isfinite().all()):
+        raise InputError("the input (or the network's weights) holds NaN or infinity; remove such samples first")
+
+
+def require_converged(report: Report, settings: Settings) -> None:
+    """ConvergenceError where an adjoint equation missed its tolerance, unless the caller allows that."""
+    if report.status is not Status.CONVERGED and settings.raise_on_failure:
+        raise ConvergenceError(
+            f"the adjoint equation missed its tolerance: {report.status.value} (largest relative residual "
+            f"{float(report.residual.amax()):.3g} after {report.iterations} iterations); loosen the gradient's "
+            "tolerance, use float64, or allow it with raise_on_failure=False",
+            None,
+        )
 
 
 class Equilibrium(torch.autograd.Function):

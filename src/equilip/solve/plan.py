@@ -15,6 +15,7 @@ from equilip.solve.loop import Outcome, Report
 from equilip.solve.metric import Metric, require
 from equilip.solve.multipliers import find_metric
 from equilip.solve.settings import Settings
+from equilip.solve.solution import Status
 from equilip.solve.substitution import levels
 
 #: Training steps for which one reading of the spectrum serves; every step size converges, this one stays fast.
@@ -59,6 +60,8 @@ class Plan:
         self._tensors: tuple[Tensor, ...] | None = None
         self._prepared: Prepared | None = None
         self._resolution = 0.0
+        #: How the last forward equation ended.
+        self.last = Status.CONVERGED
 
     def prepared(self, W: Operator) -> Prepared:
         """The solver prepared for W; made once for the same tensors. IllPosedError if W is not well-posed."""
@@ -66,11 +69,12 @@ class Plan:
         if self._prepared is not None and self.fixed:
             return self._prepared
         if self._prepared is None or self._tensors is None or not _same(self._tensors, tensors):
-            self._prepared = self._prepare(W)
+            self._prepared = self.prepare(W)
             self._tensors = tensors
         return self._prepared
 
-    def _prepare(self, W: Operator) -> Prepared:
+    def prepare(self, W: Operator) -> Prepared:
+        """The solver prepared for W, anew. IllPosedError if W is not well-posed and has to be."""
         with torch.no_grad():
             metric = self._metric(W)
         scale = metric.L if metric is not None else W.norm_bound()
@@ -82,9 +86,9 @@ class Plan:
 
     def _metric(self, W: Operator) -> Metric | None:
         pace = self.pace
-        if pace is None or self.lam is None:
+        if pace is None or (pace.metric is None and self.lam is None):
             return find_metric(W, self.lam)
-        if pace.metric is None or pace.age % FRESH == 0:
+        if self.due:
             pace.metric = find_metric(W, self.lam)
         pace.age += 1
         return pace.metric
@@ -92,48 +96,73 @@ class Plan:
     def goal(self, dtype: torch.dtype) -> float:
         return self.settings.goal(dtype, self._resolution)
 
+    @property
+    def due(self) -> bool:
+        """Whether the spectrum will be read at the next ``prepare``."""
+        return self.pace is None or self.pace.metric is None or self.pace.age % FRESH == 0
+
+    @property
+    def expected_adjoint(self) -> int | None:
+        """After how many steps to read an adjoint's residual; fixed when its forward equation is solved."""
+        return None if self.pace is None else self.pace.adjoint
+
     def run(self, prepared: Prepared, equation: Equation, start: Tensor | None) -> Outcome:
         """Solve the forward equation."""
-        expected = None if self.pace is None else self.pace.forward
-        outcome = self._run(prepared, equation, start, self.goal(equation.bias.dtype), expected)
-        if self.pace is not None:
-            self.pace.forward = self.pace.learn(outcome.report, self.pace.forward)
-        return outcome
+        return _ordinary(self.iterate(prepared, equation, start))
 
     def run_linear(
         self, prepared: Prepared, equation: Equation, tolerance: float | None, expected: int | None
     ) -> Outcome:
         """Solve an adjoint or tangent equation."""
+        return _ordinary(self.iterate_linear(prepared, equation, tolerance, expected))
+
+    def iterate(self, prepared: Prepared, equation: Equation, start: Tensor | None) -> Outcome:
+        """As ``run``, with tensors that autograd must not see (they were made in inference mode)."""
+        expected = None if self.pace is None else self.pace.forward
+        outcome = self._iterate(prepared, equation, start, self.goal(equation.bias.dtype), expected)
+        self.last = outcome.report.status
+        if self.pace is not None:
+            self.pace.forward = self.pace.learn(outcome.report, self.pace.forward)
+        return outcome
+
+    def iterate_linear(
+        self, prepared: Prepared, equation: Equation, tolerance: float | None, expected: int | None
+    ) -> Outcome:
+        """As ``run_linear``, with tensors that autograd must not see."""
         goal = self.goal(equation.bias.dtype) if tolerance is None else tolerance
-        outcome = self._run(prepared, equation, None, goal, expected)
+        outcome = self._iterate(prepared, equation, None, goal, expected)
         if self.pace is not None:
             self.pace.adjoint = self.pace.learn(outcome.report, self.pace.adjoint)
         return outcome
 
-    def _run(
+    @torch.inference_mode()
+    def _iterate(
         self, prepared: Prepared, equation: Equation, start: Tensor | None, tolerance: float, expected: int | None
     ) -> Outcome:
-        # Inference mode spares every operation a look at autograd; what leaves it has to be copied once.
-        with torch.inference_mode():
-            outcome = loop.solve(
-                prepared.stages(equation, tolerance),
-                equation,
-                start,
-                tolerance=tolerance,
-                limit=self.settings.max_iterations,
-                expected=expected,
-            )
-        report = replace(outcome.report, residual=outcome.report.residual.clone())
-        return Outcome(outcome.z.clone(), outcome.s.clone(), report)
+        # Inference mode spares every operation a look at autograd.
+        return loop.solve(
+            prepared.stages(equation, tolerance),
+            equation,
+            start,
+            tolerance=tolerance,
+            limit=self.settings.max_iterations,
+            expected=expected,
+        )
 
     def unroll(self, task: Task, equation: Equation, start: Tensor | None) -> Tensor:
         """Solve with the iterations recorded: prepared afresh, so that gradients flow through it."""
-        prepared = self._prepare(equation.W)
+        prepared = self.prepare(equation.W)
         first = prepared.stages(equation, 0.5)[0][0]
         goal = self.goal(equation.bias.dtype)
         outcome = loop.iterate(first, equation, start, tolerance=goal, limit=self.settings.max_iterations)
         task.reports.append(replace(outcome.report, residual=outcome.report.residual.detach()))
         return outcome.z
+
+
+def _ordinary(outcome: Outcome) -> Outcome:
+    """Copies of what was made in inference mode, fit for autograd."""
+    report = replace(outcome.report, residual=outcome.report.residual.clone())
+    return Outcome(outcome.z.clone(), outcome.s.clone(), report)
 
 
 def _same(old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> bool:
