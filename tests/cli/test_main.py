@@ -68,7 +68,7 @@ def test_console_script_and_module_return_the_exit_status() -> None:
         (["train", "--model", "lbne"], "argument --model: unknown value 'lbne'; did you mean 'lben'?"),
         (["train", "--gamma", "-1"], "gamma must be a positive number, got -1"),
         (["train", "surplus"], "unexpected argument 'surplus'; see equilip train --help"),
-        (["train", "--data", "minst"], "unknown data set 'minst'; choose one of digits, mnist, fashion-mnist"),
+        (["train", "--data", "minst"], "unknown data set 'minst'; choose one of digits, mnist, fashion-mnist, cifar10, svhn"),
         (["evaluate"], "the following arguments are required: RUN; see equilip evaluate --help"),
         (["evaluate", "x", "--limit", "0"], "argument --limit: '0' is not a whole number of at least 1"),
         (["import", "x", "--kind", "lben"], "argument --kind: unknown value 'lben'; did you mean 'lben-fc'?"),

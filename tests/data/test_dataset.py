@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from equilip import data
-from equilip.data import catalogue, dataset
+from equilip.data import catalogue, places
 from equilip.data.catalogue import IdxFile, IdxSource
 from equilip.errors import DataError, InputError
 
@@ -48,7 +48,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[IdxSourc
         files[part] = IdxFile(name, shape, hashlib.sha256(packed).hexdigest(), hashlib.md5(plain).hexdigest())
     source = replace(catalogue.IDX["mnist"], mirrors=("https://first.invalid/", "https://second.invalid/"), **files)
     monkeypatch.setitem(catalogue.IDX, "mnist", source)
-    monkeypatch.setattr(dataset, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(places, "cache", lambda: tmp_path / "cache")
     return source, folder
 
 
@@ -145,7 +145,7 @@ def test_data_dir_finds_the_usual_layouts(
     source, folder = published
     place = tmp_path / "mine" / below
     place.mkdir(parents=True)
-    for file in source.files:
+    for file in source.parts:
         content = (folder / f"{file.name}.gz").read_bytes()
         if packed:
             (place / f"{file.name}.gz").write_bytes(content)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from equilip.errors import DataError
 
-#: The data sets that :func:`equilip.data.load` knows.
-NAMES = ("digits", "mnist", "fashion-mnist")
+#: The data sets that :func:`equilip.data.load` knows by name.
+NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "svhn")
+
+#: What a user's own file is called: ``npz:PATH``.
+OWN = "npz:"
 
 #: Mean and standard deviation of each channel over the training images, pixels in [0, 1]. MNIST's,
 #: Fashion-MNIST's and CIFAR-10's are the figures that published networks were trained with.
@@ -16,6 +20,7 @@ CHANNELS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "mnist": ((0.1307,), (0.3081,)),
     "fashion-mnist": ((0.2860,), (0.3530,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
 }
 
 #: Numbers that one input has, channel by channel.
@@ -24,7 +29,36 @@ SHAPES: dict[str, tuple[int, int, int]] = {
     "mnist": (1, 28, 28),
     "fashion-mnist": (1, 28, 28),
     "cifar10": (3, 32, 32),
+    "svhn": (3, 32, 32),
 }
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file as the mirrors serve it."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source(ABC):
+    """A published data set; ``folders`` are where its files may lie below a data directory."""
+
+    name: str
+    title: str
+    folders: tuple[str, ...]
+    mirrors: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def files(self) -> tuple[str, ...]:
+        """The files it is read from; each may also be there gzipped, with .gz behind its name."""
+
+    @property
+    @abstractmethod
+    def downloads(self) -> tuple[Download, ...]:
+        """What to fetch."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +72,72 @@ class IdxFile:
 
 
 @dataclass(frozen=True)
-class IdxSource:
-    """A data set in four IDX files; ``folders`` are where they may lie below a data directory."""
+class IdxSource(Source):
+    """A data set in four IDX files."""
 
-    name: str
-    title: str
-    folders: tuple[str, ...]
-    mirrors: tuple[str, ...]
     train_images: IdxFile
     train_labels: IdxFile
     test_images: IdxFile
     test_labels: IdxFile
 
     @property
-    def files(self) -> tuple[IdxFile, ...]:
+    def parts(self) -> tuple[IdxFile, ...]:
         return (self.train_images, self.train_labels, self.test_images, self.test_labels)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(part.name for part in self.parts)
+
+    @property
+    def downloads(self) -> tuple[Download, ...]:
+        return tuple(Download(f"{part.name}.gz", part.sha256) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class RecordSource(Source):
+    """A data set in files of records, a byte for the label and the pixels behind it, published as one archive.
+
+    per_class: how many samples of each class each file of ``train`` together, and ``test``, must hold.
+    """
+
+    archive: Download
+    train: tuple[str, ...]
+    test: str
+    records: int
+    per_class: tuple[int, int]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*self.train, self.test)
+
+    @property
+    def downloads(self) -> tuple[Download, ...]:
+        return (self.archive,)
+
+
+@dataclass(frozen=True)
+class MatFile:
+    """A MATLAB file as it is published."""
+
+    name: str
+    sha256: str
+    md5: str
+
+
+@dataclass(frozen=True)
+class MatSource(Source):
+    """A data set in two MATLAB files of images X and labels y."""
+
+    train: MatFile
+    test: MatFile
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.train.name, self.test.name)
+
+    @property
+    def downloads(self) -> tuple[Download, ...]:
+        return tuple(Download(file.name, file.sha256) for file in (self.train, self.test))
 
 
 IDX: dict[str, IdxSource] = {
@@ -128,8 +213,41 @@ IDX: dict[str, IdxSource] = {
 }
 
 
+CIFAR10 = RecordSource(
+    name="cifar10",
+    title="CIFAR-10",
+    folders=("cifar-10-batches-bin", "cifar10/cifar-10-batches-bin", "cifar10", "."),
+    mirrors=(
+        "https://www.cs.toronto.edu/~kriz/",
+        "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/",
+    ),
+    archive=Download("cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
+    train=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+    test="test_batch.bin",
+    records=10000,
+    per_class=(5000, 1000),
+)
+
+SVHN = MatSource(
+    name="svhn",
+    title="SVHN",
+    folders=("svhn", "."),
+    mirrors=("http://ufldl.stanford.edu/housenumbers/",),
+    train=MatFile(
+        "train_32x32.mat",
+        "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+        "e26dedcc434d2e4c54c9b2d4a06d8373",
+    ),
+    test=MatFile(
+        "test_32x32.mat",
+        "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
+        "eb5a983be6a315427106f1b164d9cef3",
+    ),
+)
+
+
 def check_name(name: str) -> str:
     """The name itself; DataError when there is no such data set."""
-    if name not in NAMES:
-        raise DataError(f"unknown data set {name!r}; choose one of {', '.join(NAMES)}")
+    if name not in NAMES and not name.startswith(OWN):
+        raise DataError(f"unknown data set {name!r}; choose one of {', '.join(NAMES)}, or {OWN}PATH for your own")
     return name

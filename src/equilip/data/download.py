@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from equilip.data.catalogue import IdxSource
+from equilip.data.catalogue import Source
 from equilip.errors import DataError
 
 #: What pooch calls to fetch one address: (url, output file, pooch) -> None.
@@ -21,8 +21,8 @@ def cache() -> Path:
     return Path(pooch.os_cache("equilip"))
 
 
-def fetch(source: IdxSource, folder: Path, *, progress: bool = False, downloader: Downloader | None = None) -> None:
-    """Download the files of ``source`` that ``folder`` lacks, from the first mirror that serves them.
+def fetch(source: Source, folder: Path, *, progress: bool = False, downloader: Downloader | None = None) -> None:
+    """Download what ``folder`` lacks of ``source``, from the first mirror that serves them.
 
     ``progress`` shows a bar on standard error. A file arrives whole and with the right checksum, or not at
     all. DataError when no mirror serves it, and when it cannot be written.
@@ -33,8 +33,8 @@ def fetch(source: IdxSource, folder: Path, *, progress: bool = False, downloader
     before = log.level
     log.setLevel(logging.ERROR)  # pooch reports each download on standard error; that is ours to say
     try:
-        for file in source.files:
-            name = f"{file.name}.gz"
+        for file in source.downloads:
+            name = file.name
             failures = []
             for mirror in source.mirrors:
                 try:
@@ -51,7 +51,7 @@ def fetch(source: IdxSource, folder: Path, *, progress: bool = False, downloader
             else:
                 raise DataError(
                     f"could not download {name} of {source.title} ({'; '.join(failures)}); check the network, or "
-                    "get the four files yourself and name their folder with --data-dir"
+                    "get the files yourself and name their folder with --data-dir"
                 )
     finally:
         log.setLevel(before)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from equilip.cli.inputs import load_data
 from equilip.cli.options import Parser, add_data, one_of
 from equilip.cli.output import Output
-from equilip.data import NAMES
+from equilip.data import check_name
 
 if TYPE_CHECKING:
     from equilip.train import Evaluation
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="run directory")
-    parser.add_argument("--data", type=one_of(NAMES), metavar="NAME", help="data set (default: the run's own)")
+    parser.add_argument("--data", type=check_name, metavar="NAME", help="data set (default: the run's own)")
     parser.add_argument(
         "--dtype", type=one_of(("float32", "float64")), default="float64", help="number format of the solve"
     )
@@ -33,26 +34,17 @@ def arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
-    from equilip import data
-    from equilip.errors import ConfigError, IllPosedError
+    from equilip.errors import IllPosedError
     from equilip.solve import Settings
     from equilip.train import evaluate, load_form, runs
     from equilip.train.devices import device, dtype
 
     config = runs.load_config(options.run)
-    name = options.data or config.data
-    if name is None:
-        raise ConfigError(f"{options.run} does not say which data it is for; name it with --data")
     form = load_form(options.run).to(dtype(options.dtype), device(options.device))
     settings = Settings(
         tolerance=options.tolerance, raise_on_failure=False, require_well_posed=not options.allow_ill_posed
     )
-    dataset = data.load(name, options.data_dir, limit=options.limit, progress=output.terminal)
-    if dataset.in_features != form.in_size:
-        raise ConfigError(
-            f"the network in {options.run} takes {form.in_size} numbers, {name} has {dataset.in_features}; "
-            "name the right data set with --data"
-        )
+    name, dataset = load_data(options, config.data, form, output)
     try:
         found = evaluate(form, dataset.test_x, dataset.test_y, settings)
     except IllPosedError as error:
