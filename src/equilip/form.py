@@ -76,8 +76,10 @@ class Form:
         shapes = (
             ("W", (self.W.out_size, self.W.in_size), (n, n)),
             ("U", (self.U.out_size, self.U.in_size), (n, p)),
+            ("b", self.b.shape, (n,)),
             ("C", (self.C.out_size, self.C.in_size), (q, n)),
             ("D", (self.D.out_size, self.D.in_size), (q, p)),
+            ("c", self.c.shape, (q,)),
             ("lam", (n,) if self.lam is None else self.lam.shape, (n,)),
             ("mean", (p,) if self.standardisation is None else self.standardisation.mean.shape, (p,)),
         )
@@ -213,13 +215,24 @@ def dense(
     lam: Tensor | None = None,
     standardisation: Standardisation | None = None,
 ) -> Form:
-    """The form of these matrices; relu where no activation is named, D = 0 where none is given."""
+    """The form of these matrices; relu where no activation is named, D = 0 where none is given.
+
+    Raises InputError where shapes or number formats do not fit together.
+    """
+    if b.dim() != 1 or c.dim() != 1:
+        raise InputError(f"b and c must be vectors, got shapes {tuple(b.shape)} and {tuple(c.shape)}")
+    same = W.dtype == U.dtype == b.dtype == C.dtype == c.dtype and (D is None or D.dtype == b.dtype)
+    if not (same and (standardisation is None or standardisation.mean.dtype == standardisation.std.dtype == b.dtype)):
+        units = () if standardisation is None else (standardisation.mean, standardisation.std)
+        formats = {str(t.dtype) for t in (W, U, b, C, c, D, *units) if t is not None}
+        raise InputError(f"a form has one number format, got {', '.join(sorted(formats))}")
+    hidden, inputs, outputs = Dense(W), Dense(U), Dense(C)
     return Form(
-        W=Dense(W),
-        U=Dense(U),
+        W=hidden,
+        U=inputs,
         b=b,
-        C=Dense(C),
-        D=Zero((c.shape[0], U.shape[1]), b.dtype, b.device) if D is None else Dense(D),
+        C=outputs,
+        D=Zero((c.shape[0], inputs.in_size), b.dtype, b.device) if D is None else Dense(D),
         c=c,
         activation=activations.ReLU() if activation is None else activation,
         lam=lam,
@@ -239,18 +252,26 @@ def load(path: str | os.PathLike[str]) -> Form:
         described = header["activation"]
     except FileNotFoundError:
         raise FormatError(f"{path} does not exist") from None
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise FormatError(f"{path} is not a form of equilip, or it is damaged: {error}") from error
     if version != FORMAT:
         raise FormatError(f"{path} has format {version!r}; this version of equilip reads {FORMAT!r}")
     missing = {"W", "U", "b", "C", "c"} - tensors.keys()
     unknown = tensors.keys() - {"W", "U", "b", "C", "c", "D", "lam", "mean", "std"}
-    if missing or unknown:
+    if missing or unknown or ("mean" in tensors) != ("std" in tensors):
         raise FormatError(f"{path}: missing tensors {sorted(missing)}, unknown tensors {sorted(unknown)}")
     for name, tensor in tensors.items():
         if tensor.dtype not in (torch.float32, torch.float64) or not bool(tensor.isfinite().all()):
             raise FormatError(f"{path}: tensor {name} is not all finite float32 or float64 numbers")
+    kinds = {"W": "dense", "U": "dense", "C": "dense", "D": "dense" if "D" in tensors else "zero"}
+    if header.get("operators") != kinds:
+        raise FormatError(f"{path}: this version of equilip does not know its operators {header.get('operators')!r}")
+    if "lam" in tensors and not bool((tensors["lam"] > 0).all()):
+        raise FormatError(f"{path}: the multipliers lam are not all positive")
     try:
+        sigma = activations.restore(described)
+        if sum(block["size"] for block in described) != len(tensors["b"]):
+            raise FormatError(f"{path}: the activation is not for {len(tensors['b'])} neurons")
         return dense(
             tensors["W"],
             tensors["U"],
@@ -258,11 +279,11 @@ def load(path: str | os.PathLike[str]) -> Form:
             tensors["C"],
             tensors["c"],
             D=tensors.get("D"),
-            activation=activations.restore(described),
+            activation=sigma,
             lam=tensors.get("lam"),
             standardisation=Standardisation(tensors["mean"], tensors["std"]) if "mean" in tensors else None,
         )
-    except (InputError, IndexError, KeyError) as error:
+    except (InputError, IndexError, KeyError, TypeError) as error:
         raise FormatError(f"{path} does not hold a form: {error}") from error
 
 
