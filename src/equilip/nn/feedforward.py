@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def sequential_form(network: torch.nn.Sequential) -> Form:
     Differentiable in the network's parameters. A Standardise must come first. Raises ActivationError for
     activations with slopes outside [0, 1], InputError for modules that are no part of such a network.
     """
-    modules = list(network)
+    modules = [network] if isinstance(network, Residual) else _flat(network)
     standardisation: Standardisation | None = None
     while modules and isinstance(modules[0], Standardise | torch.nn.Flatten):
         if isinstance(modules[0], Standardise):
@@ -46,22 +47,38 @@ def sequential_form(network: torch.nn.Sequential) -> Form:
     return replace(form, standardisation=standardisation)
 
 
-def _chain(modules: Sequence[torch.nn.Module]) -> Form:
+def _flat(network: torch.nn.Sequential) -> list[torch.nn.Module]:
+    """The modules of a Sequential, those of nested ones in their place."""
+    modules: list[torch.nn.Module] = []
+    for module in network:
+        if isinstance(module, torch.nn.Sequential) and not isinstance(module, Residual):
+            modules += _flat(module)
+        else:
+            modules.append(module)
+    known = {torch.nn.Sequential.forward, torch.nn.Linear.forward, Residual.forward}
+    for own in (network, *modules):
+        kind: Any = type(own)
+        if isinstance(own, torch.nn.Sequential | torch.nn.Linear) and kind.forward not in known:
+            raise InputError(f"{kind.__name__} has a forward of its own, so that its form is not known")
+    return modules
+
+
+def _chain(modules: Sequence[torch.nn.Module], before: Form | None = None) -> Form:
+    """``before``: what the chain takes its input from, None where its first layer says how many inputs there are."""
     parts: list[Form] = []
     for module in modules:
+        last = parts[-1] if parts else before
         if isinstance(module, torch.nn.Flatten | torch.nn.Dropout):
             continue
         if isinstance(module, torch.nn.Linear):
             bias = module.bias if module.bias is not None else module.weight.new_zeros(module.out_features)
             parts.append(forms.affine(module.weight, bias))
         elif isinstance(module, Residual):
-            parts.append(forms.residual(_chain(list(module))))
-        elif isinstance(module, torch.nn.Sequential):
-            parts.append(_chain(list(module)))
+            parts.append(forms.residual(_chain(_flat(module), last)))
         elif isinstance(module, Standardise):
             raise InputError("a Standardise must be the first module of the network")
-        elif parts:
-            parts.append(forms.pointwise(activations.from_module(module), parts[-1].out_size, like=parts[-1].b))
+        elif last is not None:
+            parts.append(forms.pointwise(activations.from_module(module), last.out_size, like=last.b))
         else:
             raise InputError(f"the network must begin with a Linear (or Residual), not with {type(module).__name__}")
     if not parts:
