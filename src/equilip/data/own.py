@@ -30,18 +30,8 @@ def read_npz(path: str | os.PathLike[str]) -> Dataset:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} holds one array; write X and y with numpy.savez(path, X=X, y=y)")
-            names = set(file.files)
-            wanted = DIVIDED if names & set(DIVIDED) else TOGETHER
-            missing = [name for name in wanted if name not in names]
-            if missing:
-                raise DataError(
-                    f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(names)) or 'nothing'}. "
-                    "Write X and y, or train_x, train_y, test_x and test_y"
-                )
-            arrays = [file[name] for name in wanted]
+        with path.open("rb") as stream:
+            arrays = _read(np.load(stream, allow_pickle=False), path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; check the path behind npz:") from None
     except ValueError as error:
@@ -57,6 +47,20 @@ def read_npz(path: str | os.PathLike[str]) -> Dataset:
         return from_arrays(*arrays, name=f"npz:{path}")
     except InputError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _read(file: Any, path: Path) -> list[NDArray[Any]]:
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise DataError(f"{path} holds one array; write X and y with numpy.savez(path, X=X, y=y)")
+    names = set(file.files)
+    wanted = DIVIDED if names & set(DIVIDED) else TOGETHER
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise DataError(
+            f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(names)) or 'nothing'}. "
+            "Write X and y, or train_x, train_y, test_x and test_y"
+        )
+    return [file[name] for name in wanted]
 
 
 def from_arrays(X: Any, y: Any, test_X: Any = None, test_y: Any = None, *, name: str = "arrays") -> Dataset:
@@ -141,9 +145,9 @@ def _samples(values: Any, what: str) -> tuple[NDArray[np.float32], tuple[int, in
     shape = (1, 1, array.shape[1]) if array.ndim == 2 else (1, *array.shape)[-3:]
     if array.ndim == 3:
         shape = (1, *array.shape[1:])
-    rows = array.reshape(len(array), -1).astype(np.float32)
-    if not np.isfinite(rows).all():
+    if np.abs(array.astype(np.float64)).max() > np.finfo(np.float32).max:
         raise InputError(f"{what} holds numbers beyond the range of float32; scale them first")
+    rows = array.reshape(len(array), -1).astype(np.float32)
     if array.ndim > 2 and array.dtype == np.uint8:
         rows /= 255.0
     return np.ascontiguousarray(rows), shape

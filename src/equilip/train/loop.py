@@ -105,6 +105,8 @@ class _Training:
         self.slopes = slopes(model)
         if self.slopes is None and (self.loss.needs_slopes or config.eps):
             raise ConfigError("the loss and the certified accuracy asked for need a network with a bound: give gamma")
+        if config.shift and not dataset.images:
+            raise ConfigError(f"shift moves images, and {dataset.name} holds tables; leave it out")
         train, held = split(config.seed, len(dataset.train_y), config.validation)
         self.train = _Part(dataset.train_x[train].to(device, dtype), dataset.train_y[train].to(device))
         self.held = _Part(dataset.train_x[held].to(device, dtype), dataset.train_y[held].to(device))
