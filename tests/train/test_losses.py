@@ -1,0 +1,139 @@
+"""Losses: each is what its definition says, and promises of slope are kept by every pair of inputs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from equilip import data, nn
+from equilip.train import TrainConfig, fit
+from equilip.train.losses import Certified, CrossEntropy, LipschitzMargin, Loss, Margin, leads, loss
+from equilip.train.models import build, describe
+from equilip.train.slopes import Slopes, slopes
+
+GENERATOR = torch.Generator().manual_seed(0)
+Y = torch.randn(20, 4, dtype=torch.float64, generator=GENERATOR)
+LABEL = torch.randint(0, 4, (20,), generator=GENERATOR)
+
+
+def network(**more: object) -> nn.LBEN:
+    standardisation = data.standardisation("digits")
+    standardisation = type(standardisation)(standardisation.mean[:6], standardisation.std[:6])
+    generator = torch.Generator().manual_seed(1)
+    return nn.LBEN(
+        6, 9, 4, 1.5, epsilon=0.05, standardisation=standardisation, dtype=torch.float64, generator=generator, **more
+    )
+
+
+@pytest.fixture
+def bounded() -> Slopes:
+    found = slopes(network())
+    assert found is not None
+    return found
+
+
+def test_cross_entropy_by_hand() -> None:
+    expected = (Y.exp().sum(1).log() - Y[torch.arange(20), LABEL]).mean()
+    assert float(CrossEntropy()(Y, LABEL, None)) == pytest.approx(float(expected))
+    cold = CrossEntropy(1e-3)(Y, LABEL, None)
+    assert float(cold) == pytest.approx(float((Y.amax(1) - Y[torch.arange(20), LABEL]).mean()), abs=1e-2)
+
+
+def test_margin_by_hand() -> None:
+    total = 0.0
+    for y, label in zip(Y.tolist(), LABEL.tolist(), strict=True):
+        best = max(value for index, value in enumerate(y) if index != label)
+        total += max(0.0, 0.7 - (y[label] - best))
+    assert float(Margin(0.7)(Y, LABEL, None)) == pytest.approx(total / 20)
+
+
+def test_lipschitz_margin_is_a_handicap_for_the_label(bounded: Slopes) -> None:
+    raw = 1.5 / 0.3764
+    handicapped = Y.clone()
+    handicapped[torch.arange(20), LABEL] -= math.sqrt(2) * raw * 0.3
+    expected = 0.5 * torch.nn.functional.cross_entropy(handicapped / 0.5, LABEL)
+    assert float(LipschitzMargin(0.3, 0.5)(Y, LABEL, bounded)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_certified_counts_what_is_not_certified(bounded: Slopes) -> None:
+    eps = 0.1
+    with torch.no_grad():
+        needed = eps * bounded.pairs()[LABEL]
+        missed = ((leads(Y, LABEL) - needed).amin(1) < 0).double().mean()
+        assert float(Certified(eps, 1e-6)(Y, LABEL, bounded)) == pytest.approx(float(missed))
+
+
+@pytest.mark.parametrize("made", [CrossEntropy(0.5), Margin(0.7), LipschitzMargin(0.2, 0.5), Certified(0.2, 0.5)])
+def test_gradients(made: Loss) -> None:
+    model = network(learn_gamma=True)
+    found = slopes(model)
+    y = Y.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda y: made(y, LABEL, found), (y,))
+    if made.needs_slopes:
+        made(Y, LABEL, found).backward()
+        assert model.log_gamma is not None
+        assert model.log_gamma.grad is not None
+        assert model.log_gamma.grad > 0, "a larger bound certifies less"
+
+
+def test_pair_bounds_hold_and_are_within_the_whole(bounded: Slopes) -> None:
+    with torch.no_grad():
+        pairs, whole = bounded.pairs(), float(bounded.whole())
+        assert float(pairs.max()) <= math.sqrt(2) * whole * (1 + 1e-12)
+        assert torch.allclose(pairs, pairs.mT)
+        assert not pairs.diagonal().any()
+        x = torch.rand(400, 6, dtype=torch.float64, generator=GENERATOR)
+        other = x + 1e-2 * torch.randn(400, 6, dtype=torch.float64, generator=GENERATOR)
+        change = bounded.model(x) - bounded.model(other)
+        for i in range(4):
+            for j in range(4):
+                slope = ((change[:, i] - change[:, j]).abs() / (x - other).norm(dim=1)).max()
+                assert float(slope) <= float(pairs[i, j]) + 1e-9
+
+
+def test_pair_bounds_agree_with_what_is_proved(bounded: Slopes) -> None:
+    from equilip import certify
+
+    proved = certify.rows(bounded.model)
+    with torch.no_grad():
+        assert float((torch.from_numpy(proved.pairs_raw) - bounded.pairs()).max()) <= 1e-6
+
+
+def test_only_networks_with_a_bound_have_slopes() -> None:
+    assert slopes(nn.LBEN(3, 4, 2)) is None
+    assert slopes(nn.MonotoneNetwork(3, 4, 2)) is None
+    assert slopes(nn.FeedForward(3, (4,), 2)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, CrossEntropy(1.0)),
+        ({"temperature": 0.5}, CrossEntropy(0.5)),
+        ({"loss": "margin", "margin": 2.0}, Margin(2.0)),
+        ({"loss": "lipschitz-margin", "loss_eps": 0.3, "gamma": 1.0}, LipschitzMargin(0.3, 1.0)),
+        ({"loss": "certified", "loss_eps": 0.3, "gamma": 1.0, "temperature": 0.2}, Certified(0.3, 0.2)),
+    ],
+)
+def test_the_configuration_names_the_loss(changes: dict, expected: Loss) -> None:
+    assert loss(TrainConfig(**changes)) == expected
+
+
+@pytest.mark.parametrize("name", ["lipschitz-margin", "certified"])
+def test_training_for_radii_certifies_more(name: str) -> None:
+    base = TrainConfig(
+        gamma=0.5, epsilon=0.05, limit=400, width=24, epochs=10, batch=32, lr=1e-2, schedule="one-cycle", eps=(1.0,)
+    )
+    dataset = data.load("digits", limit=base.limit)
+
+    def certified(config: TrainConfig) -> float:
+        generator = torch.Generator().manual_seed(0)
+        model = build(describe(config, dataset), standardisation=dataset.standardisation, generator=generator)
+        return fit(model, dataset, config)[-1].certified_by_gamma_percent["1"]
+
+    plain = certified(base)
+    aimed = certified(replace(base, loss=name, loss_eps=1.0, temperature=0.3))
+    assert aimed > plain + 3
