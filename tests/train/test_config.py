@@ -29,6 +29,22 @@ from equilip.train.config import TrainConfig
         ({"limit": 0}, "limit must be at least 1"),
         ({"seed": -1}, "seed must be between"),
         ({"model": "monotone", "gamma": 1.0}, "gamma is a property of the model lben"),
+        ({"model": "feedforward", "feedthrough": True}, "feedthrough is a property of the model lben"),
+        ({"learn_gamma": True}, "learn_gamma needs a bound: give gamma"),
+        ({"loss": "hinge"}, "unknown loss 'hinge'; did you mean 'margin'|unknown loss 'hinge'; known"),
+        ({"loss": "certified", "loss_eps": 0.3}, "the loss certified needs a bound"),
+        ({"loss": "lipschitz-margin", "gamma": 1.0}, "needs the distance to train against: give loss_eps"),
+        ({"loss_eps": 0.3, "gamma": 1.0}, "loss_eps means nothing to the loss cross-entropy"),
+        ({"loss": "certified", "loss_eps": 0.3, "gamma": 1.0, "feedthrough": True}, "knows no direct path"),
+        ({"schedule": "onecycle"}, "unknown schedule 'onecycle'; did you mean 'one-cycle'"),
+        ({"temperature": 0.0}, "temperature must be a positive number"),
+        ({"validation": 1.0}, "validation is a share"),
+        ({"validation": math.nan}, "validation is a share"),
+        ({"shift": -1}, "shift must be between 0 and 8"),
+        ({"patience": 3}, "patience needs data to watch"),
+        ({"patience": 0, "validation": 0.1}, "patience must be at least 1"),
+        ({"eps": (0.1,)}, r"certified accuracy \(eps\) needs a bound"),
+        ({"eps": (-0.1,), "gamma": 1.0}, "a distance cannot be negative or infinite, got -0.1"),
     ],
 )
 def test_refuses(values: dict, message: str) -> None:
@@ -39,7 +55,7 @@ def test_refuses(values: dict, message: str) -> None:
 def test_survives_toml() -> None:
     import tomllib
 
-    config = TrainConfig(gamma=0.1, lr=3e-4, seed=7, data="mnist")
+    config = TrainConfig(gamma=0.1, lr=3e-4, seed=7, data="mnist", eps=(0.3, 1.58), feedthrough=True)
     read = tomllib.loads(toml.write(config.as_table()))
     assert toml.build(TrainConfig, read, "x") == config
 

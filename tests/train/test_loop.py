@@ -11,8 +11,8 @@ import torch
 
 from equilip import data
 from equilip.errors import ConfigError
-from equilip.train import EpochMetrics, TrainConfig, fit, train
-from equilip.train.batches import order
+from equilip.train import EpochMetrics, TrainConfig, fit, load_form, load_run, metrics, train
+from equilip.train.batches import order, split
 from equilip.train.models import Model, build, describe
 
 TINY = TrainConfig(gamma=2.0, limit=200, width=20, epochs=3, batch=32, lr=2e-2)
@@ -111,3 +111,69 @@ def test_nothing_is_written_for_a_run_that_cannot_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="device 'nowhere' is not available"):
         train(replace(TINY, device="nowhere"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_early_stopping_keeps_the_best_epoch() -> None:
+    config = replace(TINY, validation=0.3, patience=2, epochs=30, lr=0.3, schedule="constant")
+    dataset, model = fresh(config)
+    states: list[dict[str, torch.Tensor]] = []
+
+    def on_epoch(_: EpochMetrics) -> None:
+        states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+
+    history = fit(model, dataset, config, on_epoch)
+    losses = [metrics.validation_loss for metrics in history]
+    assert None not in losses
+    best = losses.index(min(losses))
+    assert len(history) == best + 1 + config.patience < config.epochs
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, states[best][name])
+
+
+def test_what_is_held_out_is_not_trained_on() -> None:
+    config = replace(TINY, validation=0.5)
+    dataset, model = fresh(config)
+    _, held = split(config.seed, len(dataset.train_y), 0.5)
+    poisoned = dataset.train_x.clone()
+    poisoned[held] = 0.5
+    other = fresh(config)[1]
+    fit(model, dataset, config)
+    history = fit(other, replace(dataset, train_x=poisoned), config)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name])
+    assert history[-1].validation_error_percent > 50
+
+
+def test_certified_accuracy_is_what_the_margins_say() -> None:
+    config = replace(TINY, eps=(0.0, 0.05, 0.2))
+    dataset, model = fresh(config)
+    last = fit(model, dataset, config)[-1]
+    with torch.no_grad():
+        y = model(dataset.test_x)
+    own = y.gather(1, dataset.test_y[:, None])
+    lead = (own - y).scatter(1, dataset.test_y[:, None], torch.inf).amin(1)
+    for eps in config.eps:
+        share = 100 * float((lead > 2**0.5 * 2.0 / 0.3764 * eps).double().mean())
+        assert last.certified_by_gamma_percent[f"{eps:g}"] == pytest.approx(share)
+    assert last.certified_by_gamma_percent["0"] == pytest.approx(100 - last.test_error_percent)
+
+
+def test_a_learned_bound_is_reported_and_kept(tmp_path: Path) -> None:
+    path, model = train(replace(TINY, learn_gamma=True, feedthrough=True, dtype="float64"), tmp_path / "run")
+    last = metrics.read(path)[-1]
+    assert last.gamma == model.gamma != 2.0
+    assert load_run(path)[1].gamma == model.gamma
+    assert load_form(path).D.dense().any()
+
+
+def test_shifts_change_what_is_seen() -> None:
+    plain, moved = fresh(TINY), fresh(TINY)
+    first = fit(plain[1], plain[0], TINY)[0]
+    assert fit(moved[1], moved[0], replace(TINY, shift=2))[0].loss != first.loss
+
+
+def test_losses_for_radii_want_a_bound() -> None:
+    dataset, _ = fresh(TINY)
+    other = build(describe(replace(TINY, gamma=None), dataset))
+    with pytest.raises(ConfigError, match="need a network with a bound"):
+        fit(other, dataset, replace(TINY, eps=(0.1,)))
