@@ -98,6 +98,8 @@ class Sample:
     step_epochs: int = option(10, "steps")
     rate: float | None = option(None, "rate")
     kind: str = option("a", "kind", ("a", "b"))
+    far: tuple[float, ...] = option((), "distances")
+    free: bool = option(False, "freedom")
 
 
 def test_options_from_fields() -> None:
@@ -105,6 +107,9 @@ def test_options_from_fields() -> None:
     add_fields(parser, Sample)
     options = parser.parse(["--step-epochs", "3", "--kind", "b"])
     assert chosen(options, Sample) == {"step_epochs": 3, "kind": "b"}
+    options = parser.parse(["--far", "0.3", "1.58", "--free"])
+    assert chosen(options, Sample) == {"far": [0.3, 1.58], "free": True}
+    assert chosen(parser.parse(["--no-free"]), Sample) == {"free": False}
     with pytest.raises(ConfigError, match="invalid float"):
         parser.parse(["--rate", "x"])
 
