@@ -186,6 +186,21 @@ def test_mistakes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "epoch 1/4" not in said
 
 
+def test_interrupted_by_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("equilip.train.metrics.append", interrupt)
+        assert main(["train", "--limit", "40", "--width", "6", "--epochs", "2", "--out", str(out)]) == 130
+    assert f"continue with: equilip train --resume {out}" in capsys.readouterr().out
+    assert main(["train", "--resume", str(out)]) == 0
+    assert len(metrics.read(out)) == 2
+
+
 def test_an_upgrade_in_between_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut = interrupted(tmp_path / "cut")
     text = (cut / "config.toml").read_text()

@@ -62,7 +62,7 @@ def _start(options: argparse.Namespace, output: Output) -> int:
         )
         return path
 
-    return _watch(options, output, config, config.epochs, work)
+    return _watch(options, output, config, out, config.epochs, work)
 
 
 def _resume(options: argparse.Namespace, output: Output) -> int:
@@ -86,7 +86,7 @@ def _resume(options: argparse.Namespace, output: Output) -> int:
     def work(report: Report) -> Path:
         return resume(path, data_dir=options.data_dir, progress=output.terminal, on_epoch=report)[0]
 
-    return _watch(options, output, found.train, found.train.epochs - done, work)
+    return _watch(options, output, found.train, options.resume, found.train.epochs - done, work)
 
 
 def default_name(config: TrainConfig) -> str:
@@ -95,8 +95,8 @@ def default_name(config: TrainConfig) -> str:
     return f"{data}-{config.model}"
 
 
-def _watch(options: argparse.Namespace, output: Output, config: TrainConfig, epochs: int, work: Work) -> int:
-    """Do the work with its epochs shown as they come, then say how it ended."""
+def _watch(options: argparse.Namespace, output: Output, config: TrainConfig, out: str, epochs: int, work: Work) -> int:
+    """Do the work, which leaves its run in ``out``, with its epochs shown as they come; then say how it ended."""
     from equilip.train import metrics
 
     board = None
@@ -111,7 +111,11 @@ def _watch(options: argparse.Namespace, output: Output, config: TrainConfig, epo
             if board is not None:
                 board.write(latest)
 
-        path = work(report)
+        try:
+            path = work(report)
+        except KeyboardInterrupt:
+            output.line(f"stopped; continue with: equilip train --resume {out}")
+            raise
     if board is not None:
         board.close()
     history = metrics.read(path)
