@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from equilip.checker import check
 from equilip.cli import main
 from equilip.train import runs
 
@@ -203,8 +204,13 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     shown = capsys.readouterr().out
     assert "test error" in shown
     assert "largest slope, proved" in shown
+    assert "checked without trusting equilip" in shown
+    assert "VALID" in shown
     assert "try next" in shown
     assert (out / "evaluation.json").is_file()
+    assert check(out / "certificate.json").valid
     assert main(["demo", "--out", str(out), "--limit", "100", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert 0 < found["certified"] <= found["declared"] * (1 + 1e-6)
+    assert found["verified"]
+    assert 0 <= found["certified_accuracy"] <= 1 - found["test_error_percent"] / 100

@@ -25,7 +25,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    for name in ("train", "evaluate", "import", "demo"):
+    for name in ("train", "evaluate", "certify", "verify", "import", "demo"):
         assert f"\n  {name} " in shown
 
 
@@ -68,7 +68,10 @@ def test_console_script_and_module_return_the_exit_status() -> None:
         (["train", "--model", "lbne"], "argument --model: unknown value 'lbne'; did you mean 'lben'?"),
         (["train", "--gamma", "-1"], "gamma must be a positive number, got -1"),
         (["train", "surplus"], "unexpected argument 'surplus'; see equilip train --help"),
-        (["train", "--data", "minst"], "unknown data set 'minst'; choose one of digits, mnist, fashion-mnist, cifar10, svhn"),
+        (
+            ["train", "--data", "minst"],
+            "unknown data set 'minst'; choose one of digits, mnist, fashion-mnist, cifar10, svhn",
+        ),
         (["evaluate"], "the following arguments are required: RUN; see equilip evaluate --help"),
         (["evaluate", "x", "--limit", "0"], "argument --limit: '0' is not a whole number of at least 1"),
         (["import", "x", "--kind", "lben"], "argument --kind: unknown value 'lben'; did you mean 'lben-fc'?"),

@@ -4,7 +4,7 @@ Every number that this room calls a bound or a radius is proved for the stored n
 proof itself accounted for. What is merely estimated from below lives in :mod:`equilip.attack`.
 """
 
-from equilip.certify.bounds import Bound, Slopes, lipschitz, prove
+from equilip.certify.bounds import Bound, Slopes, lipschitz, prove, raw_bound
 from equilip.certify.local import LocalBound, lipschitz_local
 from equilip.certify.norms import product_of_norms
 from equilip.certify.pairs import RowBounds, rows
@@ -23,5 +23,6 @@ __all__ = [
     "product_of_norms",
     "prove",
     "radius",
+    "raw_bound",
     "rows",
 ]

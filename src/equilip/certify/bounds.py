@@ -147,6 +147,14 @@ def per_unit(gamma: float, std: float) -> float:
     return gamma if std == 1.0 else up(gamma / std)
 
 
+def raw_bound(form: Form, gamma: float) -> float:
+    """The bound for raw inputs that follows from one for standardised inputs: gamma / min std, rounded up.
+
+    Where the inputs' std differ this is larger than what :func:`lipschitz` proves for raw inputs directly.
+    """
+    return per_unit(gamma, float(array(form.standardisation.std).min())) if form.standardisation is not None else gamma
+
+
 def tightest(system: System, known: Array | None, *, method: str, deadline: float) -> Proved:
     """The smallest bound on the system's own head that is proved by ``deadline``; errors as in :func:`lipschitz`.
 
@@ -221,13 +229,9 @@ def prove(model: Form | HasForm, value: float, *, multipliers: Array | None = No
         for factor in (float(scaled.factor), 1.0, value, value * value):
             if prover.proves(lam * factor, value):
                 lam_form = system.restore(lam * factor)
-                std = uniform_std(form)
-                raw = per_unit(value, std) if std is not None else None
-                if raw is None:
-                    raw = per_unit(value, float(array(form.standardisation.std).min()))  # type: ignore[union-attr]
                 return Bound(
                     value=value,
-                    value_raw=raw,
+                    value_raw=raw_bound(form, value),
                     multipliers=lam_form,
                     multipliers_raw=lam_form,
                     slopes=slopes_of(form),

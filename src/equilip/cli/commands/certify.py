@@ -1,0 +1,165 @@
+"""Prove the smallest bound on the slope of a run, and write its certificate.
+
+Speaks of the stored form (form.safetensors) and its stored numbers, on the processor. The bound is for the l2 norm,
+every input, and both units: the standardised input, and raw pixels. certificate.json can be checked by anyone
+with `equilip verify`. With --eps, also how many test samples cannot change their class within these distances.
+"""
+
+from __future__ import annotations
+
+import argparse
+import decimal
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from equilip.cli.inputs import load_data
+from equilip.cli.options import Parser, add_data, one_of
+from equilip.cli.output import Output
+from equilip.data import check_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from equilip.certify import Bound
+
+
+def arguments(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run directory")
+    parser.add_argument(
+        "--eps",
+        type=non_negative,
+        nargs="+",
+        default=[],
+        metavar="X",
+        help="print the certified accuracy on the test data at these l2 distances, in raw units",
+    )
+    parser.add_argument("--radius", action="store_true", help="print how large the certified radii are (so does --eps)")
+    parser.add_argument(
+        "--pairs",
+        type=one_of(("scale", "sdp")),
+        default="scale",
+        metavar="scale|sdp",
+        help="bounds for pairs of classes: scale takes milliseconds, sdp is tighter and takes seconds (default: scale)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=non_negative,
+        default=60.0,
+        metavar="X",
+        help="budget of each search; the best bound proved in it is kept (default: 60)",
+    )
+    parser.add_argument("--device", default="cpu", help="as everywhere; proofs are made on the processor all the same")
+    parser.add_argument("--data", type=check_name, metavar="NAME", help="data set (default: the run's own)")
+    add_data(parser)
+
+
+def non_negative(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def run(options: argparse.Namespace, output: Output) -> int:
+    start = time.perf_counter()
+    from equilip import certify
+    from equilip.train import load_form, load_run
+    from equilip.train.devices import device
+
+    device(options.device)
+    config, model = load_run(options.run)
+    form = load_form(options.run)
+    dataset = None
+    if options.eps or options.radius:
+        name, dataset = load_data(options, config.data, form, output)
+    bound = certify.lipschitz(form, seconds=options.seconds)
+    guarantee = model.guarantee()
+    certify.check_guarantee(form, guarantee, bound=bound)
+    path = f"{options.run}/certificate.json"
+    bound.save(path)
+    declared = None if guarantee is None else guarantee.bound
+    values: dict[str, Any] = {
+        "run": str(options.run),
+        "norm": bound.norm,
+        "declared": declared,
+        "certified": bound.value,
+        "declared_raw": None if declared is None else certify.raw_bound(form, declared),
+        "certified_raw": bound.value_raw,
+        "product_of_norms": certify.product_of_norms(form),
+        "product_of_norms_raw": certify.product_of_norms(form, raw=True),
+        "method": bound.method,
+        "converged": bound.converged,
+        "note": bound.note,
+        "inflation": bound.inflation,
+        "seconds": bound.seconds,
+        "form": bound.form_sha256,
+        "certificate": path,
+    }
+    output.facts(f"{options.run}: l2 bounds on the slope of the output", rows(values))
+    if dataset is not None:
+        pairs = certify.rows(form, bound, method=options.pairs, seconds=options.seconds)
+        x = dataset.test_x.flatten(1)
+        radii = certify.radius(form, x, dataset.test_y, bound=bound, pairs=pairs)
+        values |= {"data": name, "pairs": options.pairs, **robustness(radii, options.eps)}
+        show_radii(values, pairs.pairs_raw, bound, output)
+    output.line(f"{path} written; check it: equilip verify {path}")
+    output.result({**values, "total_seconds": time.perf_counter() - start})
+    return 0
+
+
+def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is shown of a bound."""
+
+    def slopes(name: str) -> str:
+        return f"{five_digits(values[name])} ({five_digits(values[f'{name}_raw'])} per unit of raw input)"
+
+    found = [
+        ("declared", "none" if values["declared"] is None else slopes("declared")),
+        ("proved", slopes("certified")),
+    ]
+    if values["product_of_norms"] is not None:
+        found.append(("product of norms, for comparison", slopes("product_of_norms")))
+    how = {"sdp": "semidefinite programme", "scale": "best multiple of known multipliers"}
+    found += [
+        (
+            "multipliers from",
+            how.get(values["method"], values["method"]) + ("" if values["converged"] else ", not optimal"),
+        ),
+        ("raised for rounding by", f"{values['inflation'] - 1.0:.0e} of itself"),
+        ("seconds", f"{values['seconds']:.2f}"),
+    ]
+    return [*found, *([("note", values["note"])] if values["note"] else [])]
+
+
+def five_digits(value: float, rounding: str = decimal.ROUND_CEILING) -> str:
+    """A bound for people: rounded up (or down, for a radius), so that what is shown holds as well."""
+    return f"{decimal.Context(prec=5, rounding=rounding).create_decimal_from_float(value).normalize():f}"
+
+
+def robustness(radii: Tensor, eps: list[float]) -> dict[str, Any]:
+    """How many of the samples are certified at each distance: a fraction of all, wrongly classified ones included."""
+    table = [{"eps": value, "certified_accuracy": float((radii > value).double().mean())} for value in eps]
+    return {"n": len(radii), "median_radius": float(radii.median()), "robustness": table}
+
+
+def show_radii(values: dict[str, Any], pairs: Any, bound: Bound, output: Output) -> None:
+    """The certified radii and accuracies for people."""
+    largest = float(pairs.max()) / (math.sqrt(2.0) * bound.value_raw)
+    output.facts(
+        f"certified radii of {values['n']} test samples of {values['data']}, l2, raw units",
+        [
+            ("median radius", five_digits(values["median_radius"], decimal.ROUND_FLOOR)),
+            ("largest pair bound / (sqrt 2 * whole bound)", f"{largest:.4f}"),
+        ],
+    )
+    if values["robustness"]:
+        output.table(
+            "certified accuracy: classified rightly, and no point within eps is classified otherwise",
+            ("eps", "certified"),
+            [(f"{row['eps']:g}", f"{100 * row['certified_accuracy']:.2f} %") for row in values["robustness"]],
+        )

@@ -1,0 +1,32 @@
+"""The data on which a command measures a run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from equilip.cli.output import Output
+
+if TYPE_CHECKING:
+    from equilip.data import Dataset
+    from equilip.form import Form
+
+
+def load_data(options: argparse.Namespace, own: str | None, form: Form, output: Output) -> tuple[str, Dataset]:
+    """The data set of ``--data``, else the run's ``own``, by name; ConfigError where there is none or it does not fit.
+
+    ``options`` are those of a command with RUN, ``--data`` and ``options.add_data``.
+    """
+    from equilip import data
+    from equilip.errors import ConfigError
+
+    name = options.data or own
+    if name is None:
+        raise ConfigError(f"{options.run} does not say which data it is for; name it with --data")
+    dataset = data.load(name, options.data_dir, limit=options.limit, progress=output.terminal)
+    if dataset.in_features != form.in_size:
+        raise ConfigError(
+            f"the network in {options.run} takes {form.in_size} numbers, {name} has {dataset.in_features}; "
+            "name the right data set with --data"
+        )
+    return name, dataset
