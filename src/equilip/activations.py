@@ -217,7 +217,7 @@ class SmoothActivation(Activation):
         t = v.clone()
         lower = torch.full_like(v, -math.inf)
         upper = torch.full_like(v, math.inf)
-        resolution = 4 * torch.finfo(v.dtype).eps
+        resolution = 32 * torch.finfo(v.dtype).eps
         for _ in range(200):
             curved, straight = (1 - alpha) * self.value(t), alpha * t
             excess, slope = curved + straight - v, (1 - alpha) * self.slope(t) + alpha
@@ -227,7 +227,8 @@ class SmoothActivation(Activation):
             proposal = t - excess / slope
             inside = (proposal >= lower) & (proposal <= upper)
             proposal = torch.where(inside, proposal, 0.5 * (lower + upper))
-            # What is left of h is its own rounding: for α far from 1 that is far more than the last place of t.
+            # What is left of h is its own rounding, for α far from 1 far more than the last place of t; a step
+            # as small as this one ends, like every step of Newton, a square closer than it began.
             noise = resolution * (curved.abs() + straight.abs() + v.abs()) + torch.finfo(v.dtype).tiny
             settled = (proposal - t).abs() * slope <= noise
             t = proposal
