@@ -52,7 +52,7 @@ PLAIN: list[Activation] = [
 ]
 SMOOTH = [Tanh(), Sigmoid(), Softplus(), ELU(0.5)]
 PROJECTIONS = [ReLU(), HardTanh(), HardTanh(-0.25, 6.0), Identity()]
-ALPHAS = [1e-3, 0.07, 0.5, 1.0, 1.7, 30.0, 1e3]
+ALPHAS = [1e-8, 1e-5, 1e-3, 0.07, 0.5, 1.0, 1.7, 30.0, 1e3, 1e6]
 EXTREMES = [0.0, 1e-30, 1e-8, 1e-3, 0.3, 1.0, 5.0, 40.0, 800.0, 1e6, 1e18]
 
 every = pytest.mark.parametrize("sigma", PLAIN, ids=repr)
@@ -222,7 +222,7 @@ def test_prox_ends_soon(sigma: Activation, alpha: float, dtype: torch.dtype, mon
     monkeypatch.setattr(type(sigma), "value", count)
     sweep = torch.logspace(-30, 18, 300, dtype=dtype)
     sigma.prox(torch.cat([sweep, -sweep, points(dtype)]), alpha)
-    assert len(calls) <= 20
+    assert len(calls) <= 40
 
 
 @smooth
