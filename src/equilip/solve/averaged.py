@@ -83,7 +83,7 @@ def comparison_solution(W: Operator) -> Tensor | None:
         M = matrix.abs()
         M.diagonal().copy_(matrix.diagonal())
         eye = torch.eye(M.shape[0], dtype=M.dtype, device=M.device)
-        x, info = torch.linalg.solve_ex(eye - M, torch.ones_like(M[0]))
+        x, info = torch.linalg.solve_ex(eye - M, M.new_ones(M.shape[0]))
         return x if int(info) == 0 and bool((x > 0).all()) else None
 
 

@@ -69,5 +69,6 @@ class ForwardBackward(Solver):
             return PreparedForwardBackward(self.alpha, 0.99)
         metric = require(metric)
         alpha = self.alpha if self.alpha is not None else metric.mu / metric.norm**2
-        square = 1 - 2 * alpha * metric.mu + (alpha * metric.norm) ** 2
-        return PreparedForwardBackward(alpha, math.sqrt(square) if 0 < square < 1 else 0.999)
+        # Zero for a single neuron, and by rounding a little less.
+        square = max(1 - 2 * alpha * metric.mu + (alpha * metric.norm) ** 2, 0.0)
+        return PreparedForwardBackward(alpha, math.sqrt(square) if square < 1 else 0.999)

@@ -31,7 +31,7 @@ def find_metric(W: Operator, lam: Tensor | None, *, seconds: float = 10.0) -> Me
     """
     ones = torch.ones_like(W.dense().detach().diagonal())
     if not ones.numel():
-        return Metric(ones, 1.0, 1.0, 0.0)
+        return Metric(ones, 1.0, 1.0, 1.0)
     candidates = [ones] if lam is None else [lam, ones]
     for candidate in candidates:
         metric = measure(W, candidate)
