@@ -11,7 +11,20 @@ import importlib
 __version__ = "0.1.0"
 
 _ROOMS = frozenset(
-    ("activations", "certify", "checker", "data", "errors", "form", "interop", "nn", "operators", "solve", "train")
+    (
+        "activations",
+        "attack",
+        "certify",
+        "checker",
+        "data",
+        "errors",
+        "form",
+        "interop",
+        "nn",
+        "operators",
+        "solve",
+        "train",
+    )
 )
 
 
