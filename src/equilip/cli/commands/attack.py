@@ -1,0 +1,151 @@
+"""Attack a run: the smallest perturbations and the largest slope found, next to what is certified.
+
+Perturbations are l2 and in raw units (pixels in [0, 1]); images stay inside the box [0, 1]. Everything reported has
+been solved again in float64. Writes attack.json into the run. An adversarial inside a certified radius, or a slope above the
+proved bound, is a bug of equilip: it is written to attack-bug.npz (attack-bug-slope.npz) and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from equilip.cli.options import Parser, add_data, one_of
+from equilip.cli.output import Output
+from equilip.data import NAMES
+
+if TYPE_CHECKING:
+    from equilip.attack import LargestSlope, Robustness
+    from equilip.certify import Bound
+
+EPS = (0.1, 0.3, 0.5, 1.0, 1.58)
+
+
+def arguments(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run directory")
+    parser.add_argument(
+        "--eps",
+        type=float,
+        nargs="+",
+        default=list(EPS),
+        metavar="X",
+        help=f"perturbation sizes, raw units (default: {' '.join(map(str, EPS))})",
+    )
+    parser.add_argument("--data", type=one_of(NAMES), metavar="NAME", help="data set (default: the run's own)")
+    parser.add_argument(
+        "--allow-ill-posed",
+        action="store_true",
+        help="attack even where nothing proves that every input has one equilibrium; nothing is certified then",
+    )
+    add_data(parser)
+
+
+def run(options: argparse.Namespace, output: Output) -> int:
+    from equilip import attack, certify, data
+    from equilip.errors import ConfigError, IllPosedError
+    from equilip.train import load_form, runs
+    from equilip.train.devices import device
+
+    attack.checked_sizes(options.eps)
+    config = runs.load_config(options.run)
+    name = options.data or config.data
+    if name is None:
+        raise ConfigError(f"{options.run} does not say which data it is for; name it with --data")
+    form = load_form(options.run).to(None, device(options.device))
+    dataset = data.load(name, options.data_dir, limit=options.limit, progress=output.terminal)
+    if dataset.in_features != form.in_size:
+        raise ConfigError(
+            f"the network in {options.run} takes {form.in_size} numbers, {name} has {dataset.in_features}; "
+            "name the right data set with --data"
+        )
+    try:
+        target = attack.Target.of(form, require_well_posed=not options.allow_ill_posed)
+    except IllPosedError as error:
+        raise IllPosedError(
+            f"{options.run}: no multipliers prove that every input has exactly one equilibrium; "
+            "--allow-ill-posed attacks it all the same, with nothing certified"
+        ) from error
+    bound = None if options.allow_ill_posed else certify.lipschitz(form)
+    _, height, _ = dataset.shape
+    box = attack.Box(0.0, 1.0) if height > 1 else None
+    x, label = dataset.test_x, dataset.test_y
+    with output.progress("attacking", -(-len(x) // attack.PART)) as progress:
+        found = attack.robustness(
+            target,
+            x,
+            label,
+            options.eps,
+            box=box,
+            seed=options.seed,
+            bound=bound,
+            on_part=lambda so_far, n: progress.step(
+                f"attacked {len(so_far.size)} of {n} samples", f"{int(so_far.success[-1].sum())} broken"
+            ),
+        )
+    slope = attack.largest_slope(target, x, seed=options.seed)
+    bugs = report_bugs(Path(options.run), found, slope, bound, output)
+    values = {
+        "data": name,
+        "n": len(x),
+        "norm": "l2",
+        "box": None if box is None else [box.lower, box.upper],
+        "seed": options.seed,
+        "robustness": [asdict(row) for row in found.rows],
+        "largest_slope": slope.value,
+        "largest_slope_raw": slope.value_raw,
+        "certified": None if bound is None else bound.value,
+        "certified_raw": None if bound is None else bound.value_raw,
+        "median_perturbation": found.attacked.median,
+        "bugs": bugs,
+        "seconds": found.seconds + slope.seconds,
+    }
+    runs.write_result(options.run, "attack", values, slope.form_sha256)
+    show(output, options.run, name, found, slope, bound)
+    output.result({"run": str(options.run), **values})
+    return 1 if bugs else 0
+
+
+def show(output: Output, run: str, name: str, found: Robustness, slope: LargestSlope, bound: Bound | None) -> None:
+    """What people see."""
+    output.table(
+        f"{run} on {len(found.radius)} samples of {name}, l2, raw units",
+        ("eps", "certified accuracy", "attacked accuracy"),
+        [
+            (f"{row.eps:g}", f"{100 * row.certified_accuracy:.2f} %", f"{100 * row.attacked_accuracy:.2f} %")
+            for row in found.rows
+        ],
+    )
+    proved = "nothing" if bound is None else f"{bound.value:.4f} ({bound.value_raw:.4f} per unit of raw input)"
+    output.facts(
+        "slope",
+        [
+            ("largest found", f"{slope.value:.4f} ({slope.value_raw:.4f} per unit of raw input)"),
+            ("proved bound", proved),
+            ("clean accuracy", f"{100 * found.rows[0].clean_accuracy:.2f} %"),
+        ],
+    )
+
+
+def report_bugs(run: Path, found: Robustness, slope: LargestSlope, bound: Bound | None, output: Output) -> list[str]:
+    """Write down what contradicts a certificate, and say so; the files written."""
+    files = []
+    if len(found.violations):
+        path = run / "attack-bug.npz"
+        found.violations.save(path)
+        files.append(str(path))
+        output.line(
+            f"BUG: {len(found.violations)} adversarials lie inside their certified radius. {path} holds the samples, "
+            f"the adversarials, the radii and the form's sha256; please report it with {run / 'form.safetensors'}"
+        )
+    if bound is not None and slope.contradicts(bound):
+        path = run / "attack-bug-slope.npz"
+        slope.save(path)
+        files.append(str(path))
+        output.line(
+            f"BUG: the slope found, {slope.value!r} ({slope.value_raw!r} raw), is above the proved bound, "
+            f"{bound.value!r} ({bound.value_raw!r} raw). {path} holds the pairs of inputs; please report it with "
+            f"{run / 'form.safetensors'}"
+        )
+    return files
