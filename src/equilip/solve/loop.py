@@ -198,8 +198,9 @@ def _stages(
         if report.status is Status.CONVERGED:
             break
         rows = (~(report.residual <= tolerance)).nonzero().flatten()
-        start = outcome.z[rows]
-        start = torch.where(start.isfinite().all(dim=-1, keepdim=True), start, 0.0)
+        # What solves the equation no better than this, or is not finite, is a worse start than zero: a huge point
+        # keeps its relative residual for as long as it takes to shrink.
+        start = torch.where((report.residual[rows] < 0.5)[:, None], outcome.z[rows], 0.0)
         rest = iterate(stage, equation.narrow(rows), start, tolerance=tolerance, limit=min(limit, own or limit))
         found = Reading(rest.z, rest.s, rest.report.residual.square())
         merged = Reading(outcome.z, outcome.s, report.residual.square()).put(rows, found)

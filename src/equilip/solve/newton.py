@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from equilip.operators import Operator
-from equilip.solve.iteration import Equation, Prepared, Run, Solver
+from equilip.solve.iteration import Equation, Prepared, Run, Solver, Stages
 from equilip.solve.metric import Metric
 from equilip.solve.peaceman_rachford import PeacemanRachford, PreparedPeacemanRachford
 
@@ -102,6 +102,10 @@ class PreparedNewton(Prepared):
 
     def run(self, equation: Equation, tolerance: float) -> NewtonRun:
         return NewtonRun(equation, self.base, self.warm, tolerance)
+
+    def stages(self, equation: Equation, tolerance: float) -> Stages:
+        # Refused steps may alternate with too few steps of the splitting; then it finishes alone.
+        return ((self, None), (self.base, None))
 
     def transpose(self) -> PreparedNewton:
         return replace(self, base=self.base.transpose())

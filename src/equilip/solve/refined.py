@@ -16,7 +16,7 @@ from torch import Tensor
 
 from equilip.activations import Slopes
 from equilip.operators import Operator
-from equilip.solve.iteration import Equation, Prepared, Run, Solver
+from equilip.solve.iteration import Equation, Prepared, Run, Solver, Stages
 from equilip.solve.metric import Metric
 from equilip.solve.peaceman_rachford import PeacemanRachford, PreparedPeacemanRachford
 
@@ -68,25 +68,33 @@ class RefinedRun(Run[Tensor]):
 
 @dataclass(frozen=True, eq=False)
 class PreparedRefined(Prepared):
-    """W and its resolvent in float32."""
+    """W and its resolvent in float32; what to go on with where corrections in float32 do not lead to the goal."""
 
     W32: Operator
     base: PreparedPeacemanRachford
+    rescue: PreparedPeacemanRachford | None = None
     rate: float = 1e-3
 
     def run(self, equation: Equation, tolerance: float) -> RefinedRun:
         return RefinedRun(equation, self.W32, self.base, tolerance)
 
+    def stages(self, equation: Equation, tolerance: float) -> Stages:
+        return ((self, None),) if self.rescue is None else ((self, None), (self.rescue, None))
+
     def transpose(self) -> PreparedRefined:
-        return replace(self, W32=self.W32.transpose(), base=self.base.transpose())
+        rescue = None if self.rescue is None else self.rescue.transpose()
+        return replace(self, W32=self.W32.transpose(), base=self.base.transpose(), rescue=rescue)
 
 
 @dataclass(frozen=True)
 class Refined(Solver):
-    """Peaceman-Rachford in float32 with corrections from float64 residuals; for equations in float64."""
+    """Peaceman-Rachford in float32 with corrections from float64 residuals; for equations in float64.
+
+    A large or very skew W asks more of a correction than float32 holds; then Peaceman-Rachford in float64 goes on.
+    """
 
     alpha: float | None = None
 
     def prepare(self, W: Operator, metric: Metric | None) -> PreparedRefined:
         base = PeacemanRachford(self.alpha).prepare(W, metric)
-        return PreparedRefined(W.to(torch.float32, None), base.to(torch.float32))
+        return PreparedRefined(W.to(torch.float32, None), base.to(torch.float32), base)
