@@ -35,7 +35,6 @@ from equilip.train.config import TrainConfig
         ({"loss": "certified", "loss_eps": 0.3}, "the loss certified needs a bound"),
         ({"loss": "lipschitz-margin", "gamma": 1.0}, "needs the distance to train against: give loss_eps"),
         ({"loss_eps": 0.3, "gamma": 1.0}, "loss_eps means nothing to the loss cross-entropy"),
-        ({"loss": "certified", "loss_eps": 0.3, "gamma": 1.0, "feedthrough": True}, "knows no direct path"),
         ({"schedule": "onecycle"}, "unknown schedule 'onecycle'; did you mean 'one-cycle'"),
         ({"temperature": 0.0}, "temperature must be a positive number"),
         ({"validation": 1.0}, "validation is a share"),

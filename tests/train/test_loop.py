@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from equilip import data
-from equilip.errors import ConfigError
+from equilip.errors import ConfigError, ConvergenceError
 from equilip.train import EpochMetrics, TrainConfig, fit, load_form, load_run, metrics, train
 from equilip.train.batches import order, split
 from equilip.train.models import Model, build, describe
@@ -93,6 +93,27 @@ def test_a_loss_that_is_no_number_is_said() -> None:
     dataset, model = fresh(config)
     with pytest.raises(ConfigError, match=r"the loss became .* lower the learning rate"):
         fit(model, dataset, config)
+
+
+def test_a_training_that_diverges_is_said() -> None:
+    config = replace(TINY, lr=1e30)
+    dataset, model = fresh(config)
+    with pytest.raises(ConvergenceError, match=r"epoch 1: .* if the loss was growing, lower the learning rate, now"):
+        fit(model, dataset, config)
+
+
+def test_weights_that_are_no_numbers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, model = fresh(TINY)
+    step = torch.optim.Adam.step
+
+    def overflow(self: torch.optim.Adam) -> None:
+        step(self)
+        with torch.no_grad():
+            model.b.fill_(torch.inf)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", overflow)
+    with pytest.raises(ConfigError, match=r"the weights became infinite in epoch 1; lower the learning rate"):
+        fit(model, dataset, TINY)
 
 
 def test_metrics_are_written_as_they_come(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class TrainConfig:
     loss: str = option("cross-entropy", "what is minimised", LOSSES)
     loss_eps: float = option(0.0, "raw l2 distance against which lipschitz-margin and certified train")
     margin: float = option(1.0, "lead over every other class that the margin loss asks for")
-    temperature: float = option(1.0, "outputs are divided by this in every loss but margin")
+    temperature: float = option(1.0, "softness of every loss but margin: divides outputs, for certified radii")
     epochs: int = option(30, "passes over the training data")
     batch: int = option(128, "samples per step")
     lr: float = option(1e-3, "learning rate of Adam, at its highest")
@@ -110,10 +110,6 @@ class TrainConfig:
             raise ConfigError(f"loss_eps means nothing to the loss {self.loss}; choose lipschitz-margin or certified")
         if self.loss in ("lipschitz-margin", "certified") and not self.loss_eps:
             raise ConfigError(f"the loss {self.loss} needs the distance to train against: give loss_eps")
-        if self.loss == "certified" and self.feedthrough:
-            raise ConfigError(
-                "the loss certified knows no direct path; leave out feedthrough, or choose lipschitz-margin"
-            )
         if self.patience is not None and not self.validation:
             raise ConfigError("patience needs data to watch: give validation, the share to hold out")
 

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from equilip import nn
 from equilip.data import Dataset
-from equilip.errors import ConfigError
+from equilip.errors import ConfigError, ConvergenceError, EquilipError, InputError
 from equilip.solve import Solution
 from equilip.train.batches import Shift, Stream, generator, order, split
 from equilip.train.checkpoint import Best, Checkpoint, capture, restore
 from equilip.train.config import TrainConfig
 from equilip.train.devices import device as device_of
 from equilip.train.devices import dtype as dtype_of
-from equilip.train.losses import leads
 from equilip.train.losses import loss as loss_of
+from equilip.train.losses import radii
 from equilip.train.metrics import EpochMetrics, Report
 from equilip.train.models import Model
 from equilip.train.schedules import schedule
@@ -127,7 +127,10 @@ class _Training:
         """One pass over the training data, and what it led to."""
         start = time.perf_counter()
         number = len(self.history)
-        seen = self._pass(number)
+        try:
+            seen = self._pass(number)
+        except (ConvergenceError, InputError) as error:
+            raise self._explained(error, number + 1) from error
         loss = float(seen.loss) / len(self.train)
         if not math.isfinite(loss):
             raise ConfigError(f"the loss became {loss} in epoch {number + 1}; lower the learning rate, now {seen.lr:g}")
@@ -137,7 +140,7 @@ class _Training:
             held_loss, held_error = self._validate()
         y, solution = self._outputs(self.test.x)
         residual = 0.0 if solution is None else float(solution.residual.max())
-        lead, labels = _leads(y, solution, self.test.y), len(self.test)
+        by_gamma, by_pairs = self._certified(y, solution)
         metrics = EpochMetrics(
             epoch=number + 1,
             loss=loss,
@@ -152,14 +155,22 @@ class _Training:
             gamma=self.model.gamma if isinstance(self.model, nn.LBEN) else None,
             validation_loss=held_loss,
             validation_error_percent=held_error,
-            certified_by_gamma_percent={
-                f"{eps:g}": 100.0 * int((lead > self._needed(eps)).sum()) / labels for eps in self.config.eps
-            },
+            certified_by_gamma_percent=by_gamma,
+            certified_by_pairs_percent=by_pairs,
         )
         self.history.append(metrics)
         if self.config.patience is not None and held_loss is not None:
             self._compare(held_loss)
         return metrics
+
+    def _explained(self, error: ConvergenceError | InputError, epoch: int) -> EquilipError:
+        """A solve that failed while it trained, as the learning rate's fault where it may be."""
+        advice = f"lower the learning rate, now {self.optimiser.param_groups[0]['lr']:g}"
+        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+            return ConfigError(f"the weights became infinite in epoch {epoch}; {advice}")
+        if isinstance(error, ConvergenceError):
+            return type(error)(f"epoch {epoch}: {error}; if the loss was growing, {advice}", error.solution)
+        return error
 
     def _compare(self, held_loss: float) -> None:
         """Keep the parameters of the epoch just finished if it is the best so far."""
@@ -210,17 +221,20 @@ class _Training:
             loss = float(self.loss(y, self.held.y, self.slopes))
         return loss if math.isfinite(loss) else None, _wrong_percent(y, solution, self.held.y)
 
-    def _needed(self, eps: float) -> float:
-        """The lead that certifies a raw distance."""
-        assert self.slopes is not None
+    def _certified(self, y: Tensor, solution: Solution | None) -> tuple[dict[str, float], dict[str, float]]:
+        """The shares of the test samples certified at each distance, by gamma and by pair bounds."""
+        if self.slopes is None or not self.config.eps:
+            return {}, {}
         with torch.no_grad():
-            return math.sqrt(2) * float(self.slopes.whole()) * eps
+            pairs, whole = self.slopes.pairs(), self.slopes.whole()
+        own = torch.nn.functional.one_hot(self.test.y, y.shape[1]).bool()
+        wrong = own.new_zeros(len(y)) if solution is None else ~solution.converged
 
+        def shares(bounds: Tensor) -> dict[str, float]:
+            radius = radii(y, self.test.y, bounds).masked_fill(own, math.inf).amin(1).masked_fill(wrong, -math.inf)
+            return {f"{eps:g}": 100.0 * int((radius > eps).sum()) / len(self.test) for eps in self.config.eps}
 
-def _leads(y: Tensor, solution: Solution | None, labels: Tensor) -> Tensor:
-    """By how much each label leads, (batch,); nothing for a sample without equilibrium."""
-    lead = leads(y, labels).amin(1)
-    return lead if solution is None else lead.masked_fill(~solution.converged, -math.inf)
+        return shares(torch.full_like(pairs, math.sqrt(2) * float(whole))), shares(pairs)
 
 
 def _wrong_percent(y: Tensor, solution: Solution | None, labels: Tensor) -> float:

@@ -66,11 +66,12 @@ class LipschitzMargin(Loss):
 
 @dataclass(frozen=True)
 class Certified(Loss):
-    """The share of samples not certified at ``eps`` by the bounds of each pair of classes, made smooth.
+    """By how much each sample's certified radius falls short of ``eps``, the radius being that of pair bounds.
 
-    A sample is certified where y_label - y_j > eps L(label, j) for every other j. The loss is the logistic
-    function of -lead / temperature, lead being the smallest of these differences: unlike a cross-entropy it
-    spends nothing on samples that are far from being certified or certified with ease.
+    r_j = (y_label - y_j) / L(label, j) is the distance within which class j cannot overtake the label, and the
+    smallest of them is the radius. The loss is temperature · log(1 + Σ_j exp((eps - r_j) / temperature)), a soft
+    max(0, eps - radius). The bounds L of the current weights are differentiated too, so the network may lower the
+    slope between two classes instead of raising their difference; scaling its outputs changes nothing.
     """
 
     eps: float
@@ -79,8 +80,16 @@ class Certified(Loss):
 
     def __call__(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
         assert slopes is not None
-        lead = (leads(y, label) - self.eps * slopes.pairs()[label]).amin(1)
-        return torch.sigmoid(-lead / self.temperature).mean()
+        short = (self.eps - radii(y, label, slopes.pairs())) / self.temperature
+        # exp 0 is the 1 inside the logarithm.
+        own = torch.nn.functional.one_hot(label, y.shape[1]).bool()
+        return self.temperature * torch.logsumexp(short.masked_fill(own, 0.0), 1).mean()
+
+
+def radii(y: Tensor, label: Tensor, pairs: Tensor) -> Tensor:
+    """(y_label - y_j) / L(label, j), (batch, q), for bounds L (q, q); 0 for the label itself."""
+    some = pairs + torch.eye(len(pairs), dtype=pairs.dtype, device=pairs.device)
+    return (y.gather(1, label[:, None]) - y) / some[label]
 
 
 def leads(y: Tensor, label: Tensor) -> Tensor:

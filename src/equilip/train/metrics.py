@@ -19,9 +19,10 @@ class EpochMetrics:
     """loss and train_error_percent are means over the epoch, while the parameters were moving; the validation_
     and test_ fields are measured at its end, None where nothing is held out.
 
-    certified_by_gamma_percent: for each raw l2 distance asked for, the share of test samples that are right and
-        whose lead is above √2 γ times it, γ being the bound that holds by construction, in raw units. No
-        rounding is counted: ``equilip certify`` proves what this estimates.
+    certified_by_gamma_percent, certified_by_pairs_percent: for each raw l2 distance asked for, the share of test
+        samples that are right and lead every other class by more than the distance times a bound on the slope of
+        the difference: √2 γ, γ being the bound that holds by construction, or the pair bounds of mathematics 9.4.
+        No rounding is counted: ``equilip certify`` proves what these estimate.
     train_iterations, iterations: most steps of the solver for any batch of the epoch, and for the test data.
     unconverged: test samples without equilibrium. max_residual: the largest of the test samples, relative; None
         if not finite. lr: of the last step. gamma: the bound after the epoch, with respect to the standardised
@@ -42,6 +43,7 @@ class EpochMetrics:
     validation_loss: float | None = None
     validation_error_percent: float | None = None
     certified_by_gamma_percent: dict[str, float] = field(default_factory=dict)
+    certified_by_pairs_percent: dict[str, float] = field(default_factory=dict)
 
 
 Report = Callable[[EpochMetrics], None]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from equilip import nn
+from equilip.operators import Zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,22 +36,25 @@ class Slopes:
     def pairs(self) -> Tensor:
         """(q, q): bounds on the slopes of the differences of two outputs, in raw units; 0 on the diagonal.
 
-        For the row c = C_i - C_j the bound is ‖X‖ ‖y‖ + ‖Xᵀy‖ (mathematics 9.4), with ‖X‖² at most γ by
-        construction, ‖y‖² = c P⁻¹ cᵀ and ‖Xᵀy‖ = ‖UᵀΛP⁻¹cᵀ‖: one factorisation of P and q columns. It is
-        never above √2 times the whole bound.
+        For the rows c = C_i - C_j and d = D_i - D_j the bound is ‖X‖ ‖y‖ + ‖Xᵀy + d‖ (mathematics 9.4), where
+        P = R Rᵀ, X = R⁻¹ΛU and y = R⁻¹cᵀ, and never above √2 times the whole bound. It costs about as much as
+        the form itself, and an eigenvalue problem of size n.
         """
         model = self.model
         form = model.form()
         assert form.lam is not None
-        W, U, C, lam = form.W.dense(), form.U.dense(), form.C.dense(), form.lam
+        W, C, lam = form.W.dense(), form.C.dense(), form.lam
         LW = lam[:, None] * W
-        P = torch.diag(2 * lam) - LW - LW.mT
-        columns = torch.cholesky_solve(C.mT, torch.linalg.cholesky(P))
-        through = U.mT @ (lam[:, None] * columns)
-        whole = self.whole()
-        gamma = whole / self.per_raw
-        found = gamma.sqrt() * _distances(C @ columns) + _distances(through.mT @ through)
-        return torch.minimum(found * self.per_raw, math.sqrt(2) * whole) * (1 - torch.eye(len(C)).to(found))
+        R = torch.linalg.cholesky(torch.diag(2 * lam) - LW - LW.mT)
+        X = torch.linalg.solve_triangular(R, lam[:, None] * form.U.dense(), upper=False)
+        y = torch.linalg.solve_triangular(R, C.mT, upper=False)
+        norm = torch.linalg.eigvalsh(X @ X.mT)[-1].sqrt()
+        through = X.mT @ y
+        if not isinstance(form.D, Zero):
+            through = through + form.D.dense().mT
+        found = norm * _distances(y.mT @ y) + _distances(through.mT @ through)
+        bounds = torch.minimum(found * self.per_raw, math.sqrt(2) * self.whole())
+        return bounds * (1 - torch.eye(len(C), dtype=C.dtype, device=C.device))
 
 
 def _distances(gram: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ class Board:
     def write(self, metrics: EpochMetrics) -> None:
         """One epoch."""
         values = {name: value for name, value in asdict(metrics).items() if isinstance(value, int | float)}
-        for eps, share in metrics.certified_by_gamma_percent.items():
-            values[f"certified_by_gamma_percent/{eps}"] = share
+        for name in ("certified_by_gamma_percent", "certified_by_pairs_percent"):
+            values |= {f"{name}/{eps}": share for eps, share in getattr(metrics, name).items()}
         for name, value in values.items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, metrics.epoch)

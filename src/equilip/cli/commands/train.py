@@ -141,7 +141,7 @@ def describe(metrics: EpochMetrics, epochs: int) -> str:
     errors = [f"{metrics.train_error_percent:.2f} % train"]
     errors += [f"{held:.2f} % validation"] if held is not None else []
     errors += [f"{metrics.test_error_percent:.2f} % test"]
-    certified = [f"{share:.2f} % certified at {eps}" for eps, share in metrics.certified_by_gamma_percent.items()]
+    certified = [f"{share:.2f} % certified at {eps}" for eps, share in metrics.certified_by_pairs_percent.items()]
     residual = "not finite" if metrics.max_residual is None else f"{metrics.max_residual:.1e}"
     lost = f", {metrics.unconverged} UNCONVERGED" if metrics.unconverged else ""
     return ", ".join(
@@ -158,5 +158,5 @@ def describe(metrics: EpochMetrics, epochs: int) -> str:
 
 def brief(metrics: EpochMetrics) -> str:
     """The same in a few words."""
-    certified = "".join(f", {share:.1f} % at {eps}" for eps, share in metrics.certified_by_gamma_percent.items())
+    certified = "".join(f", {share:.1f} % at {eps}" for eps, share in metrics.certified_by_pairs_percent.items())
     return f"error {metrics.train_error_percent:.2f} % train, {metrics.test_error_percent:.2f} % test{certified}"
