@@ -201,6 +201,25 @@ def test_a_broken_promise_is_an_error(run: Path, capsys: pytest.CaptureFixture[s
     assert not (run / "certificate.json").exists()
 
 
+def test_a_lost_equilibrium_is_an_error_with_a_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    n, p, q = 30, 5, 3
+    shapes = {"U.weight": (n, p), "U.bias": (n,), "Wout.weight": (q, n), "Wout.bias": (q,)}
+    state = {name: torch.randn(shape) for name, shape in shapes.items()}
+    state |= {"A.weight": torch.zeros(n, n), "B.weight": 30 * torch.randn(n, n)}
+    torch.save(state, tmp_path / "x.pt")
+    out = tmp_path / "run"
+    arguments = ["import", str(tmp_path / "x.pt"), "--kind", "mondeq-fc", "--epsilon", "1e-9", "--dtype", "float32"]
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "check_guarantee", lambda form, guarantee: None)  # as an older version might have
+        assert main([*arguments, "--out", str(out)]) == 0
+    said = failing(capsys, "certify", out)
+    assert "promises exactly one equilibrium, and its stored float32 numbers do not keep it" in said
+    assert "use a larger epsilon (or m)" in said
+
+
 def test_an_import_that_breaks_its_promise_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     n, p, q = 40, 12, 4

@@ -68,6 +68,7 @@ def non_negative(text: str) -> float:
 def run(options: argparse.Namespace, output: Output) -> int:
     start = time.perf_counter()
     from equilip import certify
+    from equilip.errors import IllPosedError, ProofError
     from equilip.train import load_form, load_run
     from equilip.train.devices import device
 
@@ -77,8 +78,13 @@ def run(options: argparse.Namespace, output: Output) -> int:
     dataset = None
     if options.eps or options.radius:
         name, dataset = load_data(options, config.data, form, output)
-    bound = certify.lipschitz(form, seconds=options.seconds)
     guarantee = model.guarantee()
+    try:
+        bound = certify.lipschitz(form, seconds=options.seconds)
+    except (IllPosedError, ProofError):
+        # Where something was promised, this says what broke it and what to do.
+        certify.check_guarantee(form, guarantee)
+        raise
     certify.check_guarantee(form, guarantee, bound=bound)
     path = f"{options.run}/certificate.json"
     bound.save(path)
