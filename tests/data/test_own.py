@@ -145,3 +145,4 @@ def test_train_and_evaluate_on_a_table(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["evaluate", out]) == 0
     assert main([*arguments[:-1], out + "2", "--shift", "1"]) == 2
     assert "shift moves images" in capsys.readouterr().err
+    assert not Path(out + "2").exists()

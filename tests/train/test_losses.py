@@ -100,6 +100,16 @@ def test_pair_bounds_hold_and_are_within_the_whole(feedthrough: bool) -> None:
                 assert float(slope) <= float(pairs[i, j]) + 1e-9
 
 
+def test_without_slack_the_whole_bound_remains() -> None:
+    model = nn.LBEN(6, 9, 4, 1.0, epsilon=1e-12)
+    with torch.no_grad():
+        model.V.zero_()
+        model.C *= 100
+        model.U *= 100
+        pairs = Slopes(model).pairs()
+    assert torch.equal(pairs, math.sqrt(2) * (torch.ones(4, 4) - torch.eye(4)))
+
+
 @pytest.mark.parametrize("feedthrough", [False, True])
 def test_pair_bounds_are_never_below_what_is_proved(feedthrough: bool) -> None:
     from equilip import certify

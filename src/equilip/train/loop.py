@@ -68,6 +68,13 @@ def fit(
     return training.history
 
 
+def check(config: TrainConfig, dataset: Dataset) -> None:
+    """ConfigError where this data cannot be trained on as the configuration asks."""
+    split(config.seed, len(dataset.train_y), config.validation)
+    if config.shift and not dataset.images:
+        raise ConfigError(f"shift moves images, and {dataset.name} holds tables; leave it out")
+
+
 @dataclass(frozen=True, eq=False)
 class _Part:
     """Some of the data, on the device of the training."""
@@ -105,12 +112,17 @@ class _Training:
         self.slopes = slopes(model)
         if self.slopes is None and (self.loss.needs_slopes or config.eps):
             raise ConfigError("the loss and the certified accuracy asked for need a network with a bound: give gamma")
-        if config.shift and not dataset.images:
-            raise ConfigError(f"shift moves images, and {dataset.name} holds tables; leave it out")
+        check(config, dataset)
         train, held = split(config.seed, len(dataset.train_y), config.validation)
-        self.train = _Part(dataset.train_x[train].to(device, dtype), dataset.train_y[train].to(device))
-        self.held = _Part(dataset.train_x[held].to(device, dtype), dataset.train_y[held].to(device))
-        self.test = _Part(dataset.test_x.to(device, dtype), dataset.test_y.to(device))
+
+        def part(x: Tensor, y: Tensor) -> _Part:
+            return _Part(x.to(device, dtype), y.to(device))
+
+        self.train = part(dataset.train_x, dataset.train_y)
+        if len(held):
+            self.train = part(dataset.train_x[train], dataset.train_y[train])
+        self.held = part(dataset.train_x[held], dataset.train_y[held])
+        self.test = part(dataset.test_x, dataset.test_y)
         self.shift = Shift(config.shift, dataset.shape) if config.shift else None
         model.to(device=device, dtype=dtype)
         if isinstance(model, nn.EquilibriumModule):

@@ -15,7 +15,7 @@ from equilip.train import checkpoint, metrics, runs
 from equilip.train.checkpoint import Checkpoint
 from equilip.train.config import TrainConfig
 from equilip.train.devices import device as device_of
-from equilip.train.loop import fit
+from equilip.train.loop import check, fit
 from equilip.train.metrics import EpochMetrics, Report
 from equilip.train.models import Model, ModelConfig, build, describe
 
@@ -37,6 +37,7 @@ def train(
     """
     device_of(config.device)
     dataset = data.load(config.data, data_dir, limit=config.limit, progress=progress)
+    check(config, dataset)
     shape = describe(config, dataset)
     model = _fresh(shape, config, dataset)
     path = runs.prepare(out, overwrite=overwrite)
