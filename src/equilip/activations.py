@@ -384,7 +384,7 @@ class Blockwise(Activation):
 
 
 _KINDS: dict[str, type[Activation]] = {
-    kind.kind: kind  # type: ignore[misc]
+    kind.kind: kind
     for kind in (ReLU, LeakyReLU, Tanh, ELU, Softplus, HardTanh, Sigmoid, Identity)
 }
 
