@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from equilip import data, interop
+from equilip import data, interop, nn
 from equilip.data import Dataset
 from equilip.errors import DataError
 from equilip.form import Form
@@ -74,6 +74,20 @@ def published(checkpoint: Checkpoint) -> Form:
     network = interop.load(path, checkpoint.kind, gamma=checkpoint.gamma)
     with torch.no_grad():
         return replace(network.form().detach(), standardisation=None)
+
+
+@cache
+def trained(n: int) -> Form:
+    """The form of an LBEN with γ = 1 after 200 steps on MNIST, float64: there is no published one of this size."""
+    network = nn.LBEN(784, n, 10, gamma=1.0, generator=torch.Generator().manual_seed(0))
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for x, labels in training_batches(128, seed=0)[:200]:
+        loss = torch.nn.functional.cross_entropy(network(x), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        return network.form().detach().to(torch.float64)
 
 
 def worst_residual(form: Form, z: Tensor, bias: Tensor) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import pytest
@@ -21,7 +20,6 @@ from benchmarks.measure import clock, interleave
 from benchmarks.problems import CHECKPOINTS, Checkpoint
 from benchmarks.table import Report
 from equilip import form as forms
-from equilip import nn
 from equilip.form import Form
 from equilip.solve import (
     Auto,
@@ -89,20 +87,6 @@ def compare(
     return cells
 
 
-@cache
-def trained(n: int) -> Form:
-    """The form of an LBEN after 200 steps on MNIST, float64."""
-    network = nn.LBEN(784, n, 10, gamma=1.0, generator=torch.Generator().manual_seed(0))
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
-    for x, labels in problems.training_batches(128, seed=0)[:200]:
-        loss = torch.nn.functional.cross_entropy(network(x), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    with torch.no_grad():
-        return network.form().detach().to(torch.float64)
-
-
 def hard(kappa: float, skew: float, n: int = 80) -> Form:
     """I - W with a symmetric part of eigenvalues 1 to κ, evenly on a logarithmic scale, and a skew part of size
     ``skew`` times the symmetric one."""
@@ -120,7 +104,7 @@ def hard(kappa: float, skew: float, n: int = 80) -> Form:
 @pytest.mark.parametrize("batch", [16, 128, 256, 512, 1000, 10_000])
 @pytest.mark.parametrize("problem", [GAMMA_SMALL, GAMMA_ONE, 250], ids=["gamma-0.2", "gamma-1", "n-250"])
 def test_batches(benchmark: Any, report: Report, problem: Checkpoint | int, batch: int) -> None:
-    form = trained(problem) if isinstance(problem, int) else problems.published(problem)
+    form = problems.trained(problem) if isinstance(problem, int) else problems.published(problem)
     bias = form.bias(problems.held_out(batch))
     solvers: dict[str, Solver] = {"Refined": Refined(), "Auto": Auto()}
     n = form.hidden_size
@@ -145,7 +129,7 @@ def test_tolerances(benchmark: Any, report: Report, checkpoint: Checkpoint, tole
 
 @pytest.mark.benchmark(group="own solvers: condition", timer=time.process_time)
 @pytest.mark.parametrize("skew", [0.0, 1.0])
-@pytest.mark.parametrize("kappa", [100, 300, 1000, 3000, 10_000])
+@pytest.mark.parametrize("kappa", [100, 300, 1000, 10_000])
 def test_conditions(benchmark: Any, report: Report, kappa: float, skew: float) -> None:
     form = hard(kappa, skew)
     bias = torch.randn(128, form.hidden_size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -59,7 +61,7 @@ def test_targets_compare_the_right_way_round() -> None:
     assert not Target("", 17.9, at_least=18).met
 
 
-def test_a_report_is_written_whole(tmp_path) -> None:
+def test_a_report_is_written_whole(tmp_path: Path) -> None:
     report = Report()
     report.table("A", "note").add(solver="ours", its=3, ms=0.123456)
     report.targets.append(Target("speed", 2.0, at_most=2.4))

@@ -140,7 +140,7 @@ def test_torchdeq(benchmark: Any, report: Report, checkpoint: Checkpoint, dtype:
     table = report.table("Against torchdeq", NOTE)
     for map_name, name, steps, missed, remark in rows:
         key = f"{map_name} {name}"
-        ratio = times.ratio(key, None) if key in rivals else None
+        ratio: float | None = times.ratio(key, None) if key in rivals else None
         if isinstance(remark, float):
             ratio, remark = 1000 * remark / times.milliseconds(), "timed once"
         table.add(

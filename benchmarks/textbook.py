@@ -103,6 +103,14 @@ def halve(count: Callable[[float], int], *, smallest: float = 1e-4) -> float:
 class TextbookLBEN(torch.nn.Module):
     """The network of ``equilip.nn.LBEN`` (from a copy of its parameters), trained as its authors do."""
 
+    V: Tensor
+    S: Tensor
+    psi: Tensor
+    U: Tensor
+    b: Tensor
+    C: Tensor
+    c: Tensor
+
     def __init__(self, twin: LBEN, *, alpha: float = 1.0, tolerance: float = TOLERANCE) -> None:
         super().__init__()
         if twin.gamma is None:
@@ -139,8 +147,8 @@ class TextbookLBEN(torch.nn.Module):
             answer = equilibrium(V, self.bias(x), self.alpha, tolerance=self.tolerance)
         self.forward_iterations = answer.iterations
         # One recorded step at the equilibrium; the gradient that reaches it is exchanged for g + Wᵀ y.
-        z = (answer.point @ self.recurrent().mT + self.bias(x)).relu()
-        z = _ExchangeGradient.apply(z, self, V)  # type: ignore[no-untyped-call]
+        step = (answer.point @ self.recurrent().mT + self.bias(x)).relu()
+        z: Tensor = _ExchangeGradient.apply(step, self, V)  # type: ignore[no-untyped-call]
         return z @ self.C.mT + self.c
 
     def tune(self, x: Tensor) -> None:
