@@ -1,10 +1,10 @@
-"""The solver that is taken when none is named: by structure first, then by measured cost.
+"""The solver that is taken when none is named: by structure first, then by measured cost (``make bench``).
 
 - No cycles in W: exact substitution.
-- Otherwise Peaceman-Rachford with the step from the spectrum; large batches in float64 iterate in float32 with
-  float64 corrections (2 to 3 times faster, measured by ``make bench``).
-- What is still open after that, or where the spectrum predicts more iterations than a factorisation per sample
-  costs, goes to semismooth Newton, which falls back on Peaceman-Rachford.
+- Otherwise Peaceman-Rachford with the step from the spectrum. Large batches in float64 at moderate tolerances iterate
+  in float32 with float64 corrections.
+- A Newton step costs as much as several hundred of these steps, so Newton only gets what is still open after
+  thousands of them, or all where the spectrum predicts as many.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from equilip.solve.peaceman_rachford import PeacemanRachford, PreparedPeacemanRa
 from equilip.solve.refined import PreparedRefined
 from equilip.solve.substitution import PreparedSubstitution, levels
 
-#: Predicted iterations beyond which a factorisation per sample is cheaper.
-MANY_ITERATIONS = 150
+#: Iterations beyond which a few factorisations per sample are cheaper.
+MANY_ITERATIONS = 5000
 
 #: Numbers in a batch from which float32 iterations with float64 corrections pay.
 LARGE_BATCH = 16_384
 
-#: float64 tolerances above this are within reach of float32 alone.
-FINE = 1e-5
+#: Tolerances that a float32 solve and one float32 correction reach; finer ones take as long as float64 alone.
+MODERATE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +59,14 @@ class PreparedAuto(Prepared):
         if not isinstance(self.first, PreparedPeacemanRachford):
             return ((self.first, None),)
         predicted = math.log(1 / tolerance) / -math.log(max(self.first.rate, 1e-9))
+        newton = self.newton.stages(equation, tolerance)
         if predicted > MANY_ITERATIONS:
-            return ((self.newton, None), (self.first, None))
-        limit = 2 * MANY_ITERATIONS
-        fine = equation.bias.dtype == torch.float64 and tolerance < FINE
-        if fine and equation.bias.numel() >= LARGE_BATCH and equation.bias.device.type == "cpu":
-            return ((self.refined, limit), (self.first, limit), (self.newton, None))
-        return ((self.first, limit), (self.newton, None))
+            return newton
+        then: Stages = ((self.first, MANY_ITERATIONS), *newton)
+        moderate = equation.bias.dtype == torch.float64 and tolerance >= MODERATE
+        if moderate and equation.bias.numel() >= LARGE_BATCH and equation.bias.device.type == "cpu":
+            return ((self.refined, None), *then)
+        return then
 
     def run(self, equation: Equation, tolerance: float) -> Run[Any]:
         return self.stages(equation, tolerance)[0][0].run(equation, tolerance)

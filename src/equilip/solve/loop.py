@@ -23,9 +23,6 @@ CHUNK = 1024
 #: Steps still to go from which sorting out the open samples costs less than carrying the others along.
 WORTH_NARROWING = 10
 
-#: Reads of the residual without real progress before the number format is blamed.
-PATIENCE = 3
-
 
 @dataclass(frozen=True, eq=False)
 class Report:
@@ -122,7 +119,7 @@ def iterate(
         if math.isfinite(before) and steps:
             observed = (worst / before) ** (1 / steps)
             stalled = stalled + 1 if observed > 0.5 * (1 + rate) and worst > 0.7 * before else 0
-            if stalled >= PATIENCE:
+            if stalled >= run.patience:
                 status = Status.RESOLUTION
                 break
             rate = min(max(observed, 0.25 * rate), 0.5 * (1 + rate))
