@@ -12,6 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from equilip.attack.target import Target
 from equilip.form import Form
 from equilip.solve.newton import LARGEST_BATCHED
 
@@ -78,3 +79,9 @@ class Linearised:
             norms.append(norm)
             directions.append(v / norm.clamp(min=torch.finfo(v.dtype).tiny)[:, None])
         return torch.cat(norms), torch.cat(directions)
+
+
+def slopes_at(target: Target, x: Tensor) -> Tensor:
+    """The neurons' slopes (batch, n) at raw inputs (batch, p)."""
+    form = target.exact
+    return form.activation.slope(form.W.plus(target.judge(x).z, form.bias(form.standardise(x))))

@@ -24,7 +24,7 @@ _BEYOND = 1 + 1e-2
 _MOST = 20
 
 #: Halvings of the segment from the sample to the adversarial.
-_HALVINGS = 12
+_HALVINGS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Minimal(Attack):
     def _follow(self, ledger: Ledger, batch: Batch, other: Tensor, delta: Tensor, best: Tensor, size: Tensor) -> None:
         """Follow the boundary towards one class from δ; what changes the class goes into ``best`` and ``size``."""
         label, target = batch.label, ledger.target
-        delta = clamp(delta.nan_to_num(nan=0.0), batch.room)
+        delta = clamp(delta.nan_to_num(nan=0.0) * _BEYOND, batch.room)
         eps = torch.linalg.vector_norm(delta, dim=1)
         crossed = torch.zeros_like(eps, dtype=torch.bool)
         for number in range(self.steps):
@@ -89,7 +89,9 @@ class Minimal(Attack):
             # Until the boundary has been crossed, the tangent says how far it is; after that, close in on it.
             further = now - ahead / torch.linalg.vector_norm(gradient, dim=1).clamp(min=1e-30) * _BEYOND
             closing = torch.where(there, torch.minimum(now, eps) * (1 - shift), eps * (1 + shift))
-            eps = torch.where(crossed, closing, further.clamp(max=4 * eps))
+            # At least a little, for rounding may hide how far the boundary is.
+            further = torch.maximum(further, now * _BEYOND).clamp(max=4 * eps)
+            eps = torch.where(crossed, closing, further)
             step = (0.05 + 0.95 * fall) * L2().direction(gradient)
             delta = onto(delta + step * eps[:, None], eps, batch.room)
         _remember(delta, lead(target.output(batch.x + delta), label), best, size)

@@ -114,7 +114,7 @@ def robustness(
     """
     start = time.monotonic()
     sizes = checked_sizes(eps)
-    target = Target.of(model)
+    target = Target.of(model, multipliers=None if bound is None else bound.multipliers)
     attacks = default_attacks(box, seed) if attacks is None else tuple(attacks)
     boxes = {attack.box for attack in attacks}
     if any(attack.norm != L2() for attack in attacks) or len(boxes) > 1:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilip.attack.jacobian import Linearised
+from equilip.attack.jacobian import Linearised, slopes_at
 from equilip.attack.ledger import save_arrays
 from equilip.attack.pairs import ascend
 from equilip.attack.patterns import Extremes, realise, search
 from equilip.attack.target import Target
+from equilip.attack.wander import wander
 from equilip.certify.bounds import Bound
 from equilip.certify.margins import inputs_of
 from equilip.certify.system import HasForm
@@ -31,6 +32,9 @@ _DISTANCES = tuple(10.0**k for k in range(1, -8, -1))
 
 #: Points whose Jacobians are the largest, tried in float64.
 _FINALISTS = 8
+
+#: The share of the steepest pattern's norm below which the patterns are taken not to occur.
+_NEARLY = 0.999
 
 #: Rounds a computed distance up.
 _UP = 1.0 + 2.0**-40
@@ -136,12 +140,18 @@ def _search(
 ) -> tuple[float, Tensor]:
     first, second = ascend(target, points, raw=raw, generator=generator)
     found = [_largest(target, first, second, raw=raw)]
-    if 0 < target.exact.hidden_size <= LARGEST:
+    # Where a W may be singular for some slopes, patterns promise anything and mean nothing.
+    if target.proved and 0 < target.exact.hidden_size <= LARGEST:
         linear = Linearised.of(target.exact, raw=raw)
         along = torch.cat([first, second, 0.5 * (first + second), points])
-        candidates = torch.cat([along, _pattern_points(target, linear, along, rounds, generator)])
-        norms, directions = linear.steepest(_slopes_at(target, candidates))
-        top = norms.nan_to_num(nan=0.0, posinf=0.0).topk(min(_FINALISTS, len(norms))).indices
+        realised, promised = _pattern_points(target, linear, along, rounds, generator)
+        candidates = torch.cat([along, realised])
+        norms, directions = _steepest(target, linear, candidates)
+        if float(norms.max()) < _NEARLY * promised:
+            starts = candidates[norms.topk(len(points)).indices]
+            candidates = torch.cat([candidates, wander(target, linear, starts, generator)])
+            norms, directions = _steepest(target, linear, candidates)
+        top = norms.topk(min(_FINALISTS, len(norms))).indices
         found.append(_along(target, candidates[top], directions[top], raw=raw))
     elif target.exact.hidden_size == 0:
         linear = Linearised.of(target.exact, raw=raw)
@@ -150,29 +160,29 @@ def _search(
     return max(found, key=lambda each: each[0])
 
 
+def _steepest(target: Target, linear: Linearised, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The Jacobians' norms (batch,) at raw inputs, 0 where there is none, and the steepest directions (batch, p)."""
+    norms, directions = linear.steepest(slopes_at(target, x))
+    return norms.nan_to_num(nan=0.0, posinf=0.0), directions
+
+
 def _pattern_points(
     target: Target, linear: Linearised, points: Tensor, rounds: int, generator: torch.Generator
-) -> Tensor:
-    """Points at which patterns of slopes occur whose Jacobians are large: (starts, p), raw."""
+) -> tuple[Tensor, float]:
+    """Points where patterns of slopes occur, or nearly, whose Jacobians are large: (starts, p), raw; and how large."""
     form = target.exact
     n = form.hidden_size
     extremes = Extremes.of(form.activation, n)
     count = max(2, min(len(points) // 4, WORKSPACE // (3 * n * n)))
-    known = _slopes_at(target, points)
+    known = slopes_at(target, points)
     known = known[linear.steepest(known)[0].nan_to_num(nan=0.0).argsort(descending=True)][: count // 2]
     chance = (torch.rand(count - len(known), n, generator=generator, dtype=torch.float64) < 0.5).to(known.dtype)
     random = torch.where(chance > 0, extremes.high, extremes.low)
-    patterns, _ = search(linear, torch.cat([known, random]), extremes, rounds, generator)
+    patterns, norms = search(linear, torch.cat([known, random]), extremes, rounds, generator)
     xi = realise(linear, patterns, extremes)
     standardisation = form.standardisation
-    return xi if standardisation is None else xi * standardisation.std + standardisation.mean
-
-
-def _slopes_at(target: Target, x: Tensor) -> Tensor:
-    """The neurons' slopes (batch, n) at raw inputs."""
-    form = target.exact
-    z = target.judge(x).z
-    return form.activation.slope(form.W.plus(z, form.bias(form.standardise(x))))
+    x = xi if standardisation is None else xi * standardisation.std + standardisation.mean
+    return x, float(norms.max())
 
 
 def _along(target: Target, x: Tensor, direction: Tensor, *, raw: bool) -> tuple[float, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from equilip.certify.system import HasForm, as_form
 from equilip.form import Form
 from equilip.operators import Zero
-from equilip.rounding import gamma
+from equilip.rounding import Array, gamma
 from equilip.solve import Plan, Prover, Settings, equilibrium
 
 #: Relative residual asked of everything that is reported; what float64 cannot resolve for a W is raised from it.
@@ -69,18 +69,26 @@ class Target:
     proved: bool
 
     @classmethod
-    def of(cls, model: Form | HasForm | Target, *, require_well_posed: bool = True) -> Target:
+    def of(
+        cls,
+        model: Form | HasForm | Target,
+        *,
+        require_well_posed: bool = True,
+        multipliers: Array | None = None,
+    ) -> Target:
         """Prepare a model (or a form); a Target is handed back as it is.
 
         ``require_well_posed=False`` admits a W for which nothing proves that there is one equilibrium: points count
         then if the solver converges, and nothing about them is proved. Otherwise IllPosedError is raised for such a W.
-        InputError for anything that has no form, or one with NaN.
+        ``multipliers`` (n,), such as a proved bound's, help to see that there is one. InputError for anything that
+        has no form, or one with NaN.
         """
         if isinstance(model, Target):
             return model
         with torch.no_grad():
             form = as_form(model)
-        exact = form.to(torch.float64, torch.device("cpu"))
+        known = form if multipliers is None else replace(form, lam=torch.from_numpy(multipliers))
+        exact = known.to(torch.float64, torch.device("cpu"))
         resolution = 16 * torch.finfo(torch.float64).eps * exact.W.norm_bound()
         tight = Settings(
             tolerance=min(max(TIGHT, resolution), 0.1), raise_on_failure=False, require_well_posed=require_well_posed
@@ -88,11 +96,11 @@ class Target:
         exact_plan = Plan(tight, exact.lam, fixed=True)
         exact_plan.prepared(exact.W)
         loose = Settings(raise_on_failure=False, require_well_posed=require_well_posed)
-        fast = form.to(torch.float32)
+        fast = known.to(torch.float32, form.device)
         fast_plan = Plan(loose, fast.lam, fixed=True)
         fast_plan.prepared(fast.W)
         if fast_plan.goal(torch.float32) > USABLE:
-            fast = form.to(torch.float64)
+            fast = known.to(torch.float64, form.device)
             fast_plan = Plan(loose, fast.lam, fixed=True)
             fast_plan.prepared(fast.W)
         return cls(form, exact, fast, exact_plan, fast_plan, require_well_posed)
@@ -125,7 +133,9 @@ class Target:
         form = self.exact
         x = x.detach().to("cpu", torch.float64)
         with torch.no_grad():
-            solution = equilibrium(form, x, plan=self._exact_plan, prover=lambda: self._prover)
+            solution = equilibrium(
+                form, x, self._exact_plan.settings, plan=self._exact_plan, prover=lambda: self._prover
+            )
             xi = form.standardise(x)
             size = solution.z.abs() @ form.C.dense().abs().mT + form.c.abs()
             if not isinstance(form.D, Zero):
@@ -142,25 +152,29 @@ class Target:
     def output(self, x: Tensor) -> Tensor:
         """y (batch, q) of raw points x (batch, p) in the search's format, without gradients."""
         with torch.no_grad():
-            return equilibrium(self.fast, x, plan=self._fast_plan).y
+            return equilibrium(self.fast, x, self._fast_plan.settings, plan=self._fast_plan).y
 
     def gradient(self, x: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """y (batch, q) and the gradients (batch, p) of Σ y · cotangent(y), the cotangent (batch, q) held fixed."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():
-            y = equilibrium(self.fast, x, plan=self._fast_plan).y
+            y = equilibrium(self.fast, x, self._fast_plan.settings, plan=self._fast_plan).y
             (gradient,) = torch.autograd.grad(y, x, cotangent(y.detach()))
-        return y.detach(), gradient
+        return y.detach(), self._finite(gradient)
 
     def gradients(self, x: Tensor, cotangents: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """The same for several cotangents (k, batch, q) at once: y and gradients (k, batch, p)."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():
-            y = equilibrium(self.fast, x, plan=self._fast_plan).y
+            y = equilibrium(self.fast, x, self._fast_plan.settings, plan=self._fast_plan).y
             several = cotangents(y.detach())
             last = len(several) - 1
             parts = [torch.autograd.grad(y, x, c, retain_graph=k < last)[0] for k, c in enumerate(several)]
-        return y.detach(), torch.stack(parts)
+        return y.detach(), self._finite(torch.stack(parts))
+
+    def _finite(self, gradient: Tensor) -> Tensor:
+        """Without a proof some samples have no equilibrium, and no gradient."""
+        return gradient if self.proved else gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _magnitude(form: Form, x: Tensor) -> Tensor:
