@@ -1,20 +1,24 @@
 """Attack a run: the smallest perturbations and the largest slope found, next to what is certified.
 
 Perturbations are l2 and in raw units (pixels in [0, 1]); images stay inside the box [0, 1]. Everything reported has
-been solved again in float64. Writes attack.json into the run. An adversarial inside a certified radius, or a slope above the
-proved bound, is a bug of equilip: it is written to attack-bug.npz (attack-bug-slope.npz) and the exit status is 1.
+been solved again in float64. Writes attack.json into the run. An adversarial inside a certified radius, or a slope
+above the proved bound, is a bug of equilip: it is written to attack-bug.npz (attack-bug-slope.npz) and the exit
+status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from decimal import ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from equilip.cli.options import Parser, add_data, one_of
+from equilip.cli.commands.certify import five_digits
+from equilip.cli.inputs import load_data
+from equilip.cli.options import Parser, add_data
 from equilip.cli.output import Output
-from equilip.data import NAMES
+from equilip.data import check_name
 
 if TYPE_CHECKING:
     from equilip.attack import LargestSlope, Robustness
@@ -33,7 +37,7 @@ def arguments(parser: Parser) -> None:
         metavar="X",
         help=f"perturbation sizes, raw units (default: {' '.join(map(str, EPS))})",
     )
-    parser.add_argument("--data", type=one_of(NAMES), metavar="NAME", help="data set (default: the run's own)")
+    parser.add_argument("--data", type=check_name, metavar="NAME", help="data set (default: the run's own)")
     parser.add_argument(
         "--allow-ill-posed",
         action="store_true",
@@ -43,31 +47,27 @@ def arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
-    from equilip import attack, certify, data
-    from equilip.errors import ConfigError, IllPosedError
+    from equilip import attack, certify
+    from equilip.errors import IllPosedError
     from equilip.train import load_form, runs
     from equilip.train.devices import device
 
     attack.checked_sizes(options.eps)
     config = runs.load_config(options.run)
-    name = options.data or config.data
-    if name is None:
-        raise ConfigError(f"{options.run} does not say which data it is for; name it with --data")
     form = load_form(options.run).to(None, device(options.device))
-    dataset = data.load(name, options.data_dir, limit=options.limit, progress=output.terminal)
-    if dataset.in_features != form.in_size:
-        raise ConfigError(
-            f"the network in {options.run} takes {form.in_size} numbers, {name} has {dataset.in_features}; "
-            "name the right data set with --data"
-        )
+    name, dataset = load_data(options, config.data, form, output)
     try:
-        target = attack.Target.of(form, require_well_posed=not options.allow_ill_posed)
+        bound = None if options.allow_ill_posed else certify.lipschitz(form)
+        target = attack.Target.of(
+            form,
+            require_well_posed=not options.allow_ill_posed,
+            multipliers=None if bound is None else bound.multipliers,
+        )
     except IllPosedError as error:
         raise IllPosedError(
             f"{options.run}: no multipliers prove that every input has exactly one equilibrium; "
             "--allow-ill-posed attacks it all the same, with nothing certified"
         ) from error
-    bound = None if options.allow_ill_posed else certify.lipschitz(form)
     _, height, _ = dataset.shape
     box = attack.Box(0.0, 1.0) if height > 1 else None
     x, label = dataset.test_x, dataset.test_y
@@ -110,20 +110,21 @@ def run(options: argparse.Namespace, output: Output) -> int:
 def show(output: Output, run: str, name: str, found: Robustness, slope: LargestSlope, bound: Bound | None) -> None:
     """What people see."""
     output.table(
-        f"{run} on {len(found.radius)} samples of {name}, l2, raw units",
+        f"{run} on {len(found.radius)} samples of {name}, l2, raw units "
+        f"({100 * found.rows[0].clean_accuracy:.2f} % without perturbation)",
         ("eps", "certified accuracy", "attacked accuracy"),
         [
             (f"{row.eps:g}", f"{100 * row.certified_accuracy:.2f} %", f"{100 * row.attacked_accuracy:.2f} %")
             for row in found.rows
         ],
     )
-    proved = "nothing" if bound is None else f"{bound.value:.4f} ({bound.value_raw:.4f} per unit of raw input)"
+    proved = "nothing" if bound is None else f"{five_digits(bound.value)} ({five_digits(bound.value_raw)} raw)"
+    down = ROUND_FLOOR
     output.facts(
-        "slope",
+        "largest slope of the output, per unit of standardised and of raw input",
         [
-            ("largest found", f"{slope.value:.4f} ({slope.value_raw:.4f} per unit of raw input)"),
+            ("largest found", f"{five_digits(slope.value, down)} ({five_digits(slope.value_raw, down)} raw)"),
             ("proved bound", proved),
-            ("clean accuracy", f"{100 * found.rows[0].clean_accuracy:.2f} %"),
         ],
     )
 
