@@ -41,8 +41,6 @@ class Run(ABC, Generic[State]):
     cost: int = 1
     #: After how many steps the tolerance is expected to be reached, where the method knows better than its rate.
     planned: int | None = None
-    #: Reads of the residual without real progress before the number format is blamed.
-    patience: int = 3
 
     @abstractmethod
     def start(self, z: Tensor | None) -> State:

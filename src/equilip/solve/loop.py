@@ -23,6 +23,15 @@ CHUNK = 1024
 #: Steps still to go from which sorting out the open samples costs less than carrying the others along.
 WORTH_NARROWING = 10
 
+#: Reads of the residual without real progress, close to rounding, before the number format is blamed.
+PATIENCE = 3
+
+#: What rounding can make of a residual, in multiples of the rounding of its own evaluation.
+CLOSE = 100.0
+
+#: Steps are given up that should have shrunk the residual by this factor at half the speed promised, four times over.
+HOPELESS = 1e3
+
 
 @dataclass(frozen=True, eq=False)
 class Report:
@@ -101,7 +110,8 @@ def iterate(
     steps = next((n for n in (expected, run.planned) if n is not None), _steps(rate, 1 / tolerance))
     rows: Tensor | None = None
     best: Reading | None = None
-    taken, worst, stalled = 0, math.inf, 0
+    hopeless = 4 * _steps(0.5 * (1 + rate), HOPELESS)
+    taken, worst, least, lowered, idle = 0, math.inf, math.inf, 0, 0
     status = Status.ITERATION_LIMIT
     while True:
         steps = max(0, min(steps, limit // run.cost - taken))
@@ -118,20 +128,35 @@ def iterate(
             break
         if math.isfinite(before) and steps:
             observed = (worst / before) ** (1 / steps)
-            stalled = stalled + 1 if observed > 0.5 * (1 + rate) and worst > 0.7 * before else 0
-            if stalled >= run.patience:
+            rate = min(max(observed, 0.25 * rate), 0.5 * (1 + rate))
+        if worst < 0.7 * least:
+            least, lowered, idle = worst, taken, 0
+        else:
+            idle += 1
+            if idle >= PATIENCE and worst * tolerance <= CLOSE * _resolution(run.equation, latest):
                 status = Status.RESOLUTION
                 break
-            rate = min(max(observed, 0.25 * rate), 0.5 * (1 + rate))
+            if taken - lowered >= hopeless:
+                status = Status.STALLED
+                break
         if (taken + 1) * run.cost > limit:
             break
-        steps = _steps(rate, worst)
+        # A reading too early costs one step and more, so that what did not move is left alone for longer.
+        steps = max(_steps(rate, worst), 2 * steps if idle else 1)
         if steps >= WORTH_NARROWING:
             open_rows = (latest.square > tolerance**2).nonzero().flatten()
             if 2 * len(open_rows) < len(latest.square):
                 run, state = run.narrow(open_rows), run.select(state, open_rows)
                 rows = open_rows if rows is None else rows[open_rows]
     return Outcome(best.z, best.s, Report(best.square.sqrt(), taken, taken * run.cost, status, worst))
+
+
+def _resolution(equation: Equation, reading: Reading) -> float:
+    """The largest relative residual that the rounding of its evaluation alone can show."""
+    unit = torch.finfo(reading.z.dtype).eps
+    size = reading.z.norm(dim=-1)
+    terms = (1 + equation.W.norm_bound()) * size + equation.bias.norm(dim=-1)
+    return float((unit * terms / size.clamp(min=torch.finfo(reading.z.dtype).tiny)).amax())
 
 
 def _steps(rate: float, excess: float) -> int:

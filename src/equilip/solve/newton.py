@@ -58,7 +58,6 @@ class NewtonRun(Run[Tensor]):
 
     #: Steps of Peaceman-Rachford that stand in for a refused Newton step.
     fallback = 8
-    patience = 20
 
     def __init__(self, equation: Equation, base: PreparedPeacemanRachford, warm: int, tolerance: float) -> None:
         self.equation = equation

@@ -17,6 +17,7 @@ class Status(Enum):
     CONVERGED = "every sample reached the tolerance"
     ITERATION_LIMIT = "some samples did not reach the tolerance within the iteration limit"
     RESOLUTION = "some samples stopped improving at the resolution of the number format, above the tolerance"
+    STALLED = "some samples stopped improving, far above what the number format resolves"
     DIVERGED = "some samples left the range of finite numbers"
 
 
