@@ -40,6 +40,9 @@ class AndersonState:
 class AndersonRun(Run[AndersonState]):
     """Accelerates a run whose state is one tensor (batch, n)."""
 
+    # Accelerated residuals stand still and jump where plain ones shrink steadily.
+    patience = 10
+
     def __init__(self, base: Run[Tensor], memory: int) -> None:
         self.base = base
         self.memory = memory

@@ -30,8 +30,8 @@ MANY_ITERATIONS = 5000
 #: Numbers in a batch from which float32 iterations with float64 corrections pay.
 LARGE_BATCH = 16_384
 
-#: Tolerances that a float32 solve and one float32 correction reach; finer ones take as long as float64 alone.
-MODERATE = 1e-6
+#: Tolerances that a float32 solve and one float32 correction reach; finer ones take no longer in float64 alone.
+MODERATE = 1e-5
 
 
 @dataclass(frozen=True, eq=False)

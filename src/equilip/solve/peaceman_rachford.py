@@ -40,10 +40,14 @@ class PeacemanRachfordRun(Run[Tensor]):
         return torch.addmm(self.c, self.reflection(state), self.RT)
 
     def advance(self, state: Tensor, steps: int) -> Tensor:
-        # The hot loop of the library: nothing is looked up twice in it.
-        c, RT, reflection, addmm = self.c, self.RT, self.reflection, torch.addmm
-        for _ in range(steps):
-            state = addmm(c, reflection(state), RT)
+        # The hot loop of the library: nothing is looked up twice in it, and one buffer serves every step.
+        c, RT, reflection, mm = self.c, self.RT, self.reflection, torch.mm
+        if torch.is_grad_enabled():
+            return super().advance(state, steps)
+        if steps:
+            state = mm(reflection(state), RT).add_(c)
+            for _ in range(steps - 1):
+                mm(reflection(state), RT, out=state).add_(c)
         return state
 
     def read(self, state: Tensor) -> Tensor:
