@@ -1,4 +1,4 @@
-"""Cross-check: foolbox's attacks find no more than ours (pip install -c constraints.txt foolbox)."""
+"""Cross-check: foolbox's attacks find no more than ours (in the extra `crosscheck`)."""
 
 from __future__ import annotations
 
