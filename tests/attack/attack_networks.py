@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -89,9 +90,14 @@ def dense_newton(form: Form, x: Tensor) -> Tensor:
     return torch.from_numpy(np.array(out))
 
 
-@cache
 def digits(kind: str) -> tuple[nn.LBEN | nn.FeedForward, Tensor, Tensor]:
     """A small network trained for a moment on the digits, and test samples: model (float32, eval), x, label."""
+    model, x, label = _digits(kind)
+    return copy.deepcopy(model), x, label
+
+
+@cache
+def _digits(kind: str) -> tuple[nn.LBEN | nn.FeedForward, Tensor, Tensor]:
     dataset = data.load("digits")
     generator = torch.Generator().manual_seed(0)
     model: nn.LBEN | nn.FeedForward
