@@ -7,6 +7,7 @@ best step sizes follow from μ, L and ‖H‖.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,8 @@ def measure(W: Operator, lam: Tensor) -> Metric:
         root = lam.sqrt()
         H = W.dense() * (-root[:, None] / root)
         H.diagonal().add_(1.0)
+        if not bool(H.isfinite().all()):  # a lam of zero, below zero, NaN, or too uneven for the number format
+            return Metric(lam, -math.inf, math.inf, math.inf)
         eigenvalues = torch.linalg.eigvalsh(0.5 * (H + H.mT))
         norm = torch.linalg.matrix_norm(H)
         mu, L, frobenius = torch.stack([eigenvalues[0], eigenvalues[-1], norm]).tolist()

@@ -14,6 +14,7 @@ import torch
 from scipy.linalg import matrix_balance
 from torch import Tensor
 
+from equilip.errors import InputError
 from equilip.operators import Operator
 from equilip.rounding import Array
 from equilip.solve.averaged import comparison_solution
@@ -28,7 +29,10 @@ def find_metric(W: Operator, lam: Tensor | None, *, seconds: float = 10.0) -> Me
 
     Tried in turn: ``lam``; Λ = 1; the multipliers of a W that contracts in a weighted ℓ∞ norm
     (mathematics 3.5); for at most ``SEARCH_NEURONS`` neurons a search that ends after ``seconds``.
+    Raises InputError for a W with NaN or infinity.
     """
+    if not bool(W.dense().isfinite().all()):
+        raise InputError("the network's W holds NaN or infinity; look for a training step that went astray")
     ones = torch.ones_like(W.dense().detach().diagonal())
     if not ones.numel():
         return Metric(ones, 1.0, 1.0, 1.0)
