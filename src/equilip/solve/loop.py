@@ -20,6 +20,9 @@ from equilip.solve.solution import Status
 #: Rows solved together: their state stays in the processor's cache.
 CHUNK = 1024
 
+#: An equilibrium smaller than this share of its bias is measured by the bias.
+NEARLY_ZERO = 1e-5
+
 #: Steps still to go from which sorting out the open samples costs less than carrying the others along.
 WORTH_NARROWING = 10
 
@@ -85,6 +88,17 @@ def read(equation: Equation, z: Tensor) -> Reading:
     return Reading(z, s, torch.linalg.vecdot(residual, residual).div_(size))
 
 
+def beside_bias(equation: Equation, reading: Reading) -> Reading:
+    """The same, relative to NEARLY_ZERO ‖bias‖ where z is smaller than that.
+
+    An equilibrium of zero is approached by points that are ever smaller and never relatively right: the adjoint of a
+    loss that only inactive neurons feel is of this kind.
+    """
+    size = torch.linalg.vecdot(reading.z, reading.z).clamp_(min=torch.finfo(reading.z.dtype).tiny)
+    bias = torch.linalg.vecdot(equation.bias, equation.bias) * NEARLY_ZERO**2
+    return Reading(reading.z, reading.s, reading.square * (size / torch.maximum(size, bias)))
+
+
 def iterate(
     prepared: Prepared,
     equation: Equation,
@@ -118,8 +132,11 @@ def iterate(
         state = run.advance(state, steps)
         taken += steps
         latest = read(run.equation, run.read(state))
-        best = latest if best is None or rows is None else best.put(rows, latest)
         before, worst = worst, math.sqrt(float(latest.square.amax())) / tolerance
+        if worst > 1:
+            latest = beside_bias(run.equation, latest)
+            worst = math.sqrt(float(latest.square.amax())) / tolerance
+        best = latest if best is None or rows is None else best.put(rows, latest)
         if worst <= 1:
             status = Status.CONVERGED
             break
