@@ -384,8 +384,7 @@ class Blockwise(Activation):
 
 
 _KINDS: dict[str, type[Activation]] = {
-    kind.kind: kind
-    for kind in (ReLU, LeakyReLU, Tanh, ELU, Softplus, HardTanh, Sigmoid, Identity)
+    kind.kind: kind for kind in (ReLU, LeakyReLU, Tanh, ELU, Softplus, HardTanh, Sigmoid, Identity)
 }
 
 

@@ -41,6 +41,9 @@ class DouglasRachford(Solver):
 
     alpha: float | None = None
 
+    def __post_init__(self) -> None:
+        PeacemanRachford(self.alpha)  # raises InputError for a step that makes no sense
+
     def prepare(self, W: Operator, metric: Metric | None) -> PreparedDouglasRachford:
         base = PeacemanRachford(self.alpha).prepare(W, metric)
         return PreparedDouglasRachford(base, (1 + base.rate) / 2)

@@ -43,8 +43,9 @@ def equilibrium(
         raise InputError(f"expected inputs of shape (batch, {form.in_size}), got {tuple(x.shape)}")
     if x.dtype != form.dtype:
         raise InputError(f"the inputs are {x.dtype} and the network is {form.dtype}; convert one of them")
-    if start is not None and start.shape != (x.shape[0], form.hidden_size):
-        raise InputError(f"start must have shape {(x.shape[0], form.hidden_size)}, got {tuple(start.shape)}")
+    if start is not None and (start.shape != (x.shape[0], form.hidden_size) or start.dtype != form.dtype):
+        expected = f"shape {(x.shape[0], form.hidden_size)} and {form.dtype}"
+        raise InputError(f"start must have {expected}, got {tuple(start.shape)} and {start.dtype}")
     xi = form.standardise(x)
     bias = form.bias(xi)
     plan = Plan(settings, form.lam, pace) if plan is None else plan

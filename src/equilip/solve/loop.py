@@ -32,6 +32,9 @@ PATIENCE = 3
 #: What rounding can make of a residual, in multiples of the rounding of its own evaluation.
 CLOSE = 100.0
 
+#: Steps after which a residual close to rounding is read again.
+SOON = 8
+
 #: Steps are given up that should have shrunk the residual by this factor at half the speed promised, four times over.
 HOPELESS = 1e3
 
@@ -126,6 +129,7 @@ def iterate(
     best: Reading | None = None
     hopeless = 4 * _steps(0.5 * (1 + rate), HOPELESS)
     taken, worst, least, lowered, idle = 0, math.inf, math.inf, 0, 0
+    close = False
     status = Status.ITERATION_LIMIT
     while True:
         steps = max(0, min(steps, limit // run.cost - taken))
@@ -150,16 +154,19 @@ def iterate(
             least, lowered, idle = worst, taken, 0
         else:
             idle += 1
-            if idle >= PATIENCE and worst * tolerance <= CLOSE * _resolution(run.equation, latest):
-                status = Status.RESOLUTION
-                break
-            if taken - lowered >= hopeless:
-                status = Status.STALLED
+            close = worst * tolerance <= CLOSE * _resolution(run.equation, latest)
+            if (close and idle >= PATIENCE) or taken - lowered >= hopeless:
+                status = Status.RESOLUTION if close else Status.STALLED
                 break
         if (taken + 1) * run.cost > limit:
+            status = Status.RESOLUTION if idle and close else Status.ITERATION_LIMIT
             break
-        # A reading too early costs one step and more, so that what did not move is left alone for longer.
-        steps = max(_steps(rate, worst), 2 * steps if idle else 1)
+        # What does not move is left alone for longer, for a reading costs more than a step; close to rounding it
+        # hardly ever moves again, which a few readings soon tell.
+        wait = 2 * steps
+        steps = _steps(rate, worst)
+        if idle:
+            steps = min(steps, SOON) if close else max(steps, wait)
         if steps >= WORTH_NARROWING:
             open_rows = (latest.square > tolerance**2).nonzero().flatten()
             if 2 * len(open_rows) < len(latest.square):
@@ -231,6 +238,9 @@ def _stages(
     expected: int | None,
 ) -> Outcome:
     (first, own), *later = stages
+    if z is not None:
+        # A huge point keeps its relative residual for as long as it takes to shrink: zero is a better start.
+        z = torch.where((read(equation, z).square < 0.25)[:, None], z, 0.0)
     outcome = iterate(first, equation, z, tolerance=tolerance, limit=min(limit, own or limit), expected=expected)
     for stage, own in later:
         report = outcome.report

@@ -95,6 +95,9 @@ class Refined(Solver):
 
     alpha: float | None = None
 
+    def __post_init__(self) -> None:
+        PeacemanRachford(self.alpha)  # raises InputError for a step that makes no sense
+
     def prepare(self, W: Operator, metric: Metric | None) -> PreparedRefined:
         base = PeacemanRachford(self.alpha).prepare(W, metric)
         return PreparedRefined(W.to(torch.float32, None), base.to(torch.float32), base)
