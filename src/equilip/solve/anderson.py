@@ -134,6 +134,8 @@ class PreparedAnderson(Prepared):
 class Anderson(Solver):
     """Accelerate ``base`` (a splitting or the averaged iteration) with the last ``memory`` states."""
 
+    unrolls = False
+
     base: Solver = field(default_factory=PeacemanRachford)
     memory: int = 5
 

@@ -98,7 +98,8 @@ class Phantom(Gradient):
 class Unrolled(Gradient):
     """The gradient of the solver's own iterations, which converges to the exact one as they do.
 
-    Memory grows with the number of iterations; for checking the other choices, and for research.
+    Memory grows with the number of iterations; for checking the other choices, and for research. Raises InputError for
+    Anderson and Refined, whose iterations mix states or precisions in ways that have no such derivative.
     """
 
     exact = True

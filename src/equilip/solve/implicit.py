@@ -86,7 +86,7 @@ class LinearTask:
 def check_finite(bias: Tensor) -> None:
     """InputError where the equation holds NaN or infinity."""
     # Both survive a sum, so one number tells; a sum that overflows is looked at closely.
-    if not math.isfinite(float(bias.sum())) and not bool(bias.isfinite().all()):
+    if not math.isfinite(float(bias.detach().sum())) and not bool(bias.isfinite().all()):
         raise InputError("the input (or the network's weights) holds NaN or infinity; remove such samples first")
 
 

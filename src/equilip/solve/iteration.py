@@ -89,6 +89,9 @@ class Prepared(ABC):
 class Solver(ABC):
     """A method for z = σ(W z + bias)."""
 
+    #: Whether the derivative of its iterations converges to that of the equilibrium.
+    unrolls: bool = True
+
     @abstractmethod
     def prepare(self, W: Operator, metric: Metric | None) -> Prepared:
         """Choose the step from the metric and factorise. IllPosedError where the method needs a metric and has none."""

@@ -136,10 +136,10 @@ def iterate(
         state = run.advance(state, steps)
         taken += steps
         latest = read(run.equation, run.read(state))
-        before, worst = worst, math.sqrt(float(latest.square.amax())) / tolerance
+        before, worst = worst, math.sqrt(float(latest.square.detach().amax())) / tolerance
         if worst > 1:
             latest = beside_bias(run.equation, latest)
-            worst = math.sqrt(float(latest.square.amax())) / tolerance
+            worst = math.sqrt(float(latest.square.detach().amax())) / tolerance
         best = latest if best is None or rows is None else best.put(rows, latest)
         if worst <= 1:
             status = Status.CONVERGED

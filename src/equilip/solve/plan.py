@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from equilip.errors import InputError
 from equilip.operators import Operator
 from equilip.solve import loop
-from equilip.solve.implicit import Task
+from equilip.solve.implicit import Task, check_finite
 from equilip.solve.iteration import Equation, Prepared
 from equilip.solve.loop import Outcome, Report
 from equilip.solve.metric import Metric, require
@@ -151,6 +152,12 @@ class Plan:
 
     def unroll(self, task: Task, equation: Equation, start: Tensor | None) -> Tensor:
         """Solve with the iterations recorded: prepared afresh, so that gradients flow through it."""
+        if not self.settings.solver.unrolls:
+            raise InputError(
+                f"the iterations of {type(self.settings.solver).__name__} have no derivative that converges; "
+                "unroll another solver, or take Implicit()"
+            )
+        check_finite(equation.bias)
         prepared = self.prepare(equation.W)
         first = prepared.stages(equation, 0.5)[0][0]
         goal = self.goal(equation.bias.dtype)

@@ -93,6 +93,8 @@ class Refined(Solver):
     A large or very skew W asks more of a correction than float32 holds; then Peaceman-Rachford in float64 goes on.
     """
 
+    unrolls = False
+
     alpha: float | None = None
 
     def __post_init__(self) -> None:
