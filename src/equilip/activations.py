@@ -197,7 +197,8 @@ class SmoothActivation(Activation):
         alpha_ = torch.as_tensor(alpha, dtype=v.dtype, device=v.device)
         with torch.no_grad():
             t = self._solve(v.detach(), alpha_.detach())
-        if torch.is_grad_enabled() and (v.requires_grad or alpha_.requires_grad):
+        forward_mode = torch.autograd.forward_ad._current_level >= 0
+        if forward_mode or (torch.is_grad_enabled() and (v.requires_grad or alpha_.requires_grad)):
             # Two tracked Newton steps from the exact root carry the first three derivatives of t(v, α).
             t = self._newton(self._newton(t, v, alpha_), v, alpha_)
         return self.value(t)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
 
 from equilip.errors import InputError
 from equilip.solve.implicit import Equilibrium, Task
@@ -29,6 +30,13 @@ class Gradient(ABC):
 
 
 def _solve(task: Task, equation: Equation, start: Tensor | None) -> Tensor:
+    if torch._C._are_functorch_transforms_active():
+        transforms = [transform.key() for transform in get_interpreter_stack()]
+        if transforms.count(TransformType.Jvp) > 1:
+            raise InputError(
+                "forward mode over forward mode is silently wrong for such functions in torch (pytorch issue 197867); "
+                "take torch.func.hessian, or jacrev for one of the two"
+            )
     z, _ = Equilibrium.apply(task, equation.bias, start, *equation.W.tensors)  # type: ignore[no-untyped-call]
     return z
 
@@ -87,7 +95,8 @@ class Phantom(Gradient):
 
     def attach(self, task: Task, equation: Equation, start: Tensor | None) -> Tensor:
         with torch.no_grad():
-            z = found = _solve(task, equation, start)
+            # Detached, for forward mode takes no notice of no_grad.
+            z = found = _solve(task, equation, start).detach()
         for _ in range(self.steps):
             z = torch.lerp(z, equation.activation.value(equation.W.plus(z, equation.bias)), self.damping)
         # The value stays the solver's, which is more accurate than steps of this iteration.
