@@ -279,6 +279,20 @@ def test_prox_derivatives(sigma: Activation, alpha: float) -> None:
     assert torch.autograd.gradgradcheck(lambda x: sigma.prox(x, alpha), (v,), atol=1e-6, rtol=1e-5)
 
 
+# torch's forward mode warns of what it uses itself.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@every
+@pytest.mark.parametrize("alpha", [0.05, 1.0, 40.0])
+def test_prox_has_a_derivative_in_forward_mode(sigma: Activation, alpha: float) -> None:
+    v = torch.tensor([-3.1, -0.6, 0.55, 7.3], dtype=torch.float64)
+    _, forward = torch.func.jvp(lambda x: sigma.prox(x, alpha), (v,), (torch.ones_like(v),))
+    tracked = v.clone().requires_grad_()
+    (reverse,) = torch.autograd.grad(sigma.prox(tracked, alpha).sum(), tracked)
+    assert torch.allclose(forward, reverse, rtol=1e-12)
+    step = torch.tensor(alpha, dtype=torch.float64)
+    assert torch.autograd.gradcheck(sigma.prox, (tracked, step.requires_grad_()), check_forward_ad=True, rtol=1e-5)
+
+
 @smooth
 @pytest.mark.parametrize("alpha", [0.05, 2.5])
 def test_third_derivative_of_prox(sigma: Activation, alpha: float) -> None:
