@@ -12,10 +12,11 @@ from certify_networks import KINDS, make, published, random_form, tensor
 
 from equilip import nn
 from equilip.certify import ALLOWANCE, check_guarantee, lipschitz, product_of_norms
+from equilip.cli import main
 from equilip.errors import ConfigError, InputError, ProofError
 from equilip.interop.runs import import_run
 from equilip.nn import Guarantee
-from equilip.train import TrainConfig, load_run, runs, train
+from equilip.train import TrainConfig, load_run, resume, runs, train
 
 
 def brittle(epsilon: float, dtype: torch.dtype, *, V: float = 0.0) -> nn.LBEN:
@@ -98,18 +99,38 @@ def test_no_promise_and_unknown_promises() -> None:
         check_guarantee(form, Guarantee(1.0, lam), bound=lipschitz(make(np.zeros((2, 2)), np.eye(2), np.eye(2))))
 
 
-def test_training_that_breaks_the_promise_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = TrainConfig(gamma=1.0, limit=40, width=6, epochs=1, batch=20)
+def test_training_that_breaks_the_promise_keeps_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = TrainConfig(gamma=1.0, limit=40, width=6, epochs=2, batch=20)
+    whole, _ = train(config, tmp_path / "whole")
+    own = nn.LBEN.guarantee
+    monkeypatch.setattr(nn.LBEN, "guarantee", lambda self: Guarantee(0.01, own(self).multipliers))
+    out = tmp_path / "run"
+    with pytest.raises(ProofError, match=r"promises the bound 0\.01.*train again.*complete and kept in .*run"):
+        train(config, out)
+    assert runs.stored_sha256(out) == runs.stored_sha256(whole)
+    assert {file.name for file in out.iterdir()} == {file.name for file in whole.iterdir()}
+    assert main(["evaluate", str(out)]) == 0
+    assert main(["train", "--resume", str(out)]) == 0, "it is complete"
+    capsys.readouterr()
+    assert main(["certify", str(out)]) == 2, "and still not proved"
+    assert "promises the bound 0.01" in capsys.readouterr().err
+    assert not (out / "certificate.json").exists()
+
+
+def test_a_broken_promise_is_found_again_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "realise", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(TrainConfig(gamma=1.0, limit=40, width=6, epochs=1, batch=20), tmp_path / "run")
     own = nn.LBEN.guarantee
     monkeypatch.setattr(nn.LBEN, "guarantee", lambda self: Guarantee(0.01, own(self).multipliers))
     with pytest.raises(ProofError, match=r"promises the bound 0\.01"):
-        train(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("keep me")
-    with pytest.raises(ProofError):
-        train(config, tmp_path / "mine", overwrite=True)
-    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+        resume(tmp_path / "run")
 
 
 def test_an_import_that_breaks_the_promise_leaves_nothing(tmp_path: Path) -> None:

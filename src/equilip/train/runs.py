@@ -26,7 +26,7 @@ import torch
 import equilip
 from equilip import form as forms
 from equilip.certify import check_guarantee
-from equilip.errors import ConfigError, FormatError, ProofError
+from equilip.errors import ConfigError, FormatError
 from equilip.form import Form, Standardisation, write_whole
 from equilip.train import toml
 from equilip.train.config import TrainConfig
@@ -128,16 +128,8 @@ def write_config(path: Path, config: RunConfig) -> None:
     write_whole(path / "config.toml", config.to_toml().encode())
 
 
-def discard(path: Path) -> None:
-    """Take back what was written into a run directory: every artefact, and the directory if it is empty then."""
-    for name in ARTEFACTS:
-        (path / name).unlink(missing_ok=True)
-    if not any(path.iterdir()):
-        path.rmdir()
-
-
 def realise(model: Model) -> Form:
-    """The form that a run keeps of a model. ProofError when its numbers do not keep what the model promises."""
+    """The form of a model, held against what the model promises. ProofError when its numbers do not keep that."""
     with torch.no_grad():
         form = model.form().detach()
     check_guarantee(form, model.guarantee())
@@ -147,14 +139,10 @@ def realise(model: Model) -> Form:
 def write_model(path: Path, model: Model) -> str:
     """form.safetensors and model.safetensors; returns the form's sha256.
 
-    Raises ProofError when the form's numbers do not keep what the model promises: there is then no run, and what
-    was written of it is taken back.
+    Nothing is proved here: whether the numbers keep what the model promises is for :func:`realise` to say.
     """
-    try:
-        form = realise(model)
-    except ProofError:
-        discard(path)
-        raise
+    with torch.no_grad():
+        form = model.form().detach()
     digest = form.save(path / "form.safetensors")
     header = json.dumps({"format": MODEL_FORMAT, "form": digest}, sort_keys=True, separators=(",", ":"))
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}

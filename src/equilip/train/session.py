@@ -10,7 +10,7 @@ import torch
 
 from equilip import data
 from equilip.data import Dataset
-from equilip.errors import ConfigError
+from equilip.errors import ConfigError, ProofError
 from equilip.train import checkpoint, metrics, runs
 from equilip.train.checkpoint import Checkpoint
 from equilip.train.config import TrainConfig
@@ -34,6 +34,9 @@ def train(
     Nothing is written before the data is loaded and the model built. ``progress`` shows a bar for downloads.
     After every epoch the directory holds a checkpoint, from which :func:`resume` continues.
     Returns the directory and the trained model, on the device of the configuration.
+
+    Raises ConfigError and DataError for what cannot be trained, ConvergenceError for a training that goes astray, and
+    ProofError when the trained numbers do not keep what the model promises: the run is complete then, and kept.
     """
     device_of(config.device)
     dataset = data.load(config.data, data_dir, limit=config.limit, progress=progress)
@@ -58,7 +61,7 @@ def resume(
     last bit. A run that is complete is returned as it is. ``on_epoch`` sees the epochs that are still to come.
 
     Raises ConfigError when it is no run or was not trained, DataError when the data is not what the training
-    has seen so far, FormatError when the checkpoint is damaged.
+    has seen so far, FormatError when the checkpoint is damaged, and at the end what :func:`train` does.
     """
     path = Path(run)
     found = runs.load_config(path)
@@ -105,6 +108,15 @@ def _finish(
             on_epoch(latest)
 
     fit(model, dataset, config, report, start=start, keep=keep)
+    # Written before anything is proved: hours of training are never lost for want of a proof.
     runs.write_model(path, model)
+    try:
+        runs.realise(model)
+    except ProofError as error:
+        checkpoint.remove(path)
+        raise ProofError(
+            f"{error}, and train again into another directory; this network is complete and kept in {path}, "
+            "and lacks nothing but that proof"
+        ) from error
     checkpoint.remove(path)
     return model
