@@ -10,6 +10,7 @@ from equilip.certify.norms import product_of_norms
 from equilip.certify.pairs import RowBounds, rows
 from equilip.certify.promise import ALLOWANCE, check_guarantee
 from equilip.certify.radius import radius
+from equilip.certify.recall import recall
 
 __all__ = [
     "ALLOWANCE",
@@ -24,5 +25,6 @@ __all__ = [
     "prove",
     "radius",
     "raw_bound",
+    "recall",
     "rows",
 ]
