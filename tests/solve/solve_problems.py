@@ -29,6 +29,7 @@ from equilip.solve import (
     Averaged,
     DouglasRachford,
     ForwardBackward,
+    Jacobi,
     Newton,
     PeacemanRachford,
     Refined,
@@ -158,6 +159,7 @@ SOLVERS: dict[str, Solver] = {
     "douglas-rachford": DouglasRachford(),
     "forward-backward": ForwardBackward(),
     "averaged": Averaged(),
+    "jacobi": Jacobi(),
     "anderson": Anderson(),
     "anderson on averaged": Anderson(Averaged(), memory=3),
     "newton": Newton(),
@@ -168,7 +170,7 @@ SOLVERS: dict[str, Solver] = {
 
 
 def at_home(name: str, own: Problem, dtype: torch.dtype) -> bool:
-    if "averaged" in name:
+    if "averaged" in name or name == "jacobi":
         return own.contracting
     if name == "forward-backward":
         return own.gentle

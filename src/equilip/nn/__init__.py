@@ -6,10 +6,12 @@ from equilip.nn.guarantee import Guarantee
 from equilip.nn.lben import LBEN
 from equilip.nn.module import EquilibriumModule
 from equilip.nn.monotone import MonotoneNetwork
+from equilip.nn.nemon import NEMON
 from equilip.nn.standardise import Standardise
 
 __all__ = [
     "LBEN",
+    "NEMON",
     "EquilibriumModule",
     "Explicit",
     "FeedForward",

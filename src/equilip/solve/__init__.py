@@ -12,6 +12,7 @@ from equilip.solve.equilibrium import equilibrium
 from equilip.solve.forward_backward import ForwardBackward
 from equilip.solve.gradient import Gradient, Implicit, JacobianFree, Phantom, Unrolled
 from equilip.solve.iteration import Equation, Prepared, Run, Solver
+from equilip.solve.jacobi import Jacobi
 from equilip.solve.metric import Metric
 from equilip.solve.multipliers import find_metric
 from equilip.solve.newton import Newton
@@ -32,6 +33,7 @@ __all__ = [
     "ForwardBackward",
     "Gradient",
     "Implicit",
+    "Jacobi",
     "JacobianFree",
     "Metric",
     "Newton",
