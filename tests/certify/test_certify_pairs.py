@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from certify_networks import KINDS, lben, random_form, some_activation, tensor, worst_slope
+from certify_networks import KINDS, lben, make, random_form, some_activation, tensor, worst_slope
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +55,29 @@ def test_a_search_per_row_is_no_worse() -> None:
     assert (sdp.pairs <= scale.pairs).all()
     assert (sdp.outputs <= scale.outputs).all()
     assert sdp.pairs.sum() < 0.999 * scale.pairs.sum()
+
+
+def test_rows_of_a_network_without_neurons_are_the_norms_of_its_rows() -> None:
+    D = np.random.default_rng(2).standard_normal((3, 4))
+    form = make(np.zeros((0, 0)), np.zeros((0, 4)), np.zeros((3, 0)), D)
+    for method in ("scale", "sdp"):
+        found = rows(form, method=method)
+        assert found.outputs == pytest.approx(np.linalg.norm(D, axis=1), rel=1e-6)
+        assert (found.outputs >= np.linalg.norm(D, axis=1)).all()
+        assert found.pairs[0, 1] == pytest.approx(np.linalg.norm(D[0] - D[1]), rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-200])
+def test_rows_that_hardly_read_the_neurons(size: float) -> None:
+    rng = np.random.default_rng(3)
+    W, U, C, D = 0.1 * rng.standard_normal((4, 4)), *(rng.standard_normal(s) for s in ((4, 3), (3, 4), (3, 3)))
+    C[0] *= size
+    form = make(W, U, C, D)
+    scale, sdp = rows(form), rows(form, method="sdp")
+    assert scale.outputs[0] == pytest.approx(np.linalg.norm(D[0]), rel=1e-6)
+    assert sdp.outputs[0] == pytest.approx(np.linalg.norm(D[0]), rel=1e-6)
+    assert (sdp.outputs <= scale.outputs).all()
+    assert sdp.outputs[1:].sum() < 0.99 * scale.outputs[1:].sum(), "the other rows are searched all the same"
 
 
 def test_rows_of_another_network_are_refused() -> None:

@@ -60,6 +60,8 @@ class Programme:
     def derivatives(self, lam: Array, rho: float) -> tuple[Array, Array]:
         """Gradient (n + 1,) and Hessian (n + 1, n + 1) of -log det M at an interior point; rho is the last variable."""
         n = lam.size
+        once = 1.0 / rho
+        twice = once * once  # not a power: Python's raise an error where products become infinite
         k = np.concatenate([lam, -np.ones(self.C.shape[0])])
         X = _inverse(self.schur(lam, rho))
         top = self.gram[:n] * k
@@ -71,13 +73,13 @@ class Programme:
         RX = R @ X[:, :n]
         gradient = np.empty(n + 1)
         gradient[:n] = 2.0 * np.einsum("ii->i", TX[:, :n])
-        gradient[n] = -(self.rank / rho + np.trace(R) / rho**2)
+        gradient[n] = -(self.rank * once + np.trace(R) * twice)
         hessian = np.empty((n + 1, n + 1))
         cross = TX[:, :n]
         hessian[:n, :n] = 2.0 * (X[:n, :n] * (TX @ T.T + self.gram[:n, :n] / rho) + cross * cross.T)
-        hessian[:n, n] = -2.0 * (np.einsum("ij,ji->i", T, RX) + np.einsum("ij,ji->i", top, X[:, :n])) / rho**2
+        hessian[:n, n] = -2.0 * (np.einsum("ij,ji->i", T, RX) + np.einsum("ij,ji->i", top, X[:, :n])) * twice
         hessian[n, :n] = hessian[:n, n]
-        hessian[n, n] = self.rank / rho**2 + 2.0 * np.trace(R) / rho**3 + np.einsum("ij,ji->", R, R) / rho**4
+        hessian[n, n] = (self.rank + 2.0 * np.trace(R) * once + np.einsum("ij,ji->", R, R) * twice) * twice
         return gradient, hessian
 
 

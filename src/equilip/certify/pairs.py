@@ -121,7 +121,7 @@ def prove_rows(
         one = system.with_head(_row(head, index))
         own, rho = lam * scaled.factor[index], float(scaled.rho[index])
         proved[index] = min(proved[index], _prove_row(one, own, rho))
-        if method == "sdp" and time.monotonic() < deadline and rho > 1e-50:
+        if method == "sdp" and system.size and time.monotonic() < deadline and rho > 1e-50:
             found = programme.solve(one, own, rho, seconds=deadline - time.monotonic(), relative=1e-4)
             if found is not None:
                 proved[index] = min(proved[index], _prove_row(one, found.lam, found.rho))

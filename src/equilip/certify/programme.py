@@ -24,8 +24,14 @@ def solve(system: System, lam: Array, rho: float, *, seconds: float, relative: f
     """The best multipliers for the system's head, from multipliers ``lam`` that give the bound squared ``rho``.
 
     ``relative``: how near to the optimum rho shall come. The programme is set up in units where C and U have norm
-    one. None where ``lam`` is not feasible.
+    one, or D where that is larger. None where ``lam`` is not feasible, or numbers so different in size that they leave
+    the range of float64.
     """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        return _solve(system, lam, rho, seconds, relative)
+
+
+def _solve(system: System, lam: Array, rho: float, seconds: float, relative: float) -> Found | None:
     head = system.head
     C = _compressed(system)
     gram = system.full_gram(head).mid if C is None else system.gram.mid
@@ -35,7 +41,8 @@ def solve(system: System, lam: Array, rho: float, *, seconds: float, relative: f
         gram = np.pad(gram, (0, q))
     inputs = float(np.linalg.norm(gram[: system.size, : system.size], 2)) or 1.0
     # rho = unit rho', and the output in units of sqrt(output): lam = output lam'.
-    output = max(float(np.linalg.norm(C, 2)) ** 2, 1e-300)
+    feed = float(np.linalg.norm(gram[system.size :, system.size :], 2))
+    output = max(float(np.linalg.norm(C, 2)) ** 2, feed / inputs, 1e-300)
     unit = output * inputs
     n = system.size
     scaling = np.concatenate([np.full(n, 1.0 / np.sqrt(inputs)), np.full(q, 1.0 / np.sqrt(unit))])
