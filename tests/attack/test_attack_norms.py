@@ -102,3 +102,20 @@ def test_boxes_make_sense() -> None:
     with pytest.raises(InputError, match="outside the box"):
         Box().check(torch.tensor([[0.5, 1.5]]))
     Box().check(torch.zeros(0, 3))
+
+
+def test_points_on_a_sphere_without_extent() -> None:
+    room = Room.around(torch.zeros(2, 3, dtype=torch.float64), Box())
+    assert torch.equal(onto(torch.zeros(2, 3, dtype=torch.float64), torch.zeros(2), room), torch.zeros(2, 3).double())
+
+
+@settings(deadline=None, derandomize=True, max_examples=12)
+@given(seed=st.integers(0, 2**31))
+def test_no_point_of_the_box_is_higher_than_its_corner(seed: int) -> None:
+    x, gradient, room = setting(seed, 1.0, True)
+    assert room is not None
+    gradient[:, 5] = 0.0
+    corner = room.corner(gradient)
+    anywhere = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype) - x
+    assert torch.equal(room.clamp(corner), corner)
+    assert (torch.linalg.vecdot(gradient, corner) >= torch.linalg.vecdot(gradient, anywhere) - 1e-12).all()

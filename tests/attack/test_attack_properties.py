@@ -173,3 +173,22 @@ def test_images_keep_their_shape_out_of_it() -> None:
     flat = FastGradient(norm=L2(), box=Box())(model, x[:10], label[:10], [1.0])
     assert torch.equal(FastGradient(box=Box())(model, x[:10].reshape(10, 1, 8, 8), label[:10], [1.0]).size, flat.size)
     assert isinstance(model, nn.LBEN)
+
+
+def test_classes_that_the_box_does_not_reach() -> None:
+    # Three classes, so that the two rivals are both followed, and in most of these boxes one of them is never ahead.
+    reached = 0
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        model = nn.LBEN(6, 8, 3, gamma=2.0, dtype=torch.float64, generator=generator).eval()
+        x = torch.rand(40, 6, generator=generator, dtype=torch.float64)
+        anywhere = torch.rand(20_000, 6, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            label, there = model(x).argmax(dim=1), model(anywhere).argmax(dim=1)
+        found = Minimal(box=Box())(model, x, label, EPS)
+        for row in range(len(x)):
+            nearest = torch.linalg.vector_norm(anywhere[there != label[row]] - x[row], dim=1)
+            if len(nearest):
+                reached += 1
+                assert found.size[row] <= nearest.min(), "no random point of another class is nearer"
+    assert reached > 0

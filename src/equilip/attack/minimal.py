@@ -69,6 +69,10 @@ class Minimal(Attack):
         points = torch.stack([nearest_on_plane(g, r, batch.room) for g, r in zip(gradients, rise, strict=True)])
         distance = torch.linalg.vector_norm(points, dim=2).nan_to_num(nan=torch.inf)
         order = distance.argsort(dim=0)[: self.classes]
+        if batch.room is not None:
+            # A tangent that the box does not reach: where the box comes nearest to it is as good a beginning as any.
+            corners = torch.stack([batch.room.corner(g) for g in gradients])
+            points = torch.where(points.isnan(), corners, points)
         column = torch.arange(len(label), device=label.device)
         return [(others[k, column], points[k, column]) for k in order]
 

@@ -54,6 +54,11 @@ class Room:
     def clamp(self, delta: Tensor) -> Tensor:
         return torch.clamp(delta, self.lower, self.upper)
 
+    def corner(self, gradient: Tensor) -> Tensor:
+        """The δ that raises a linear function of this gradient most."""
+        raised = torch.where(gradient > 0, self.upper, torch.zeros_like(gradient))
+        return torch.where(gradient < 0, self.lower, raised)
+
     def rows(self, rows: Tensor) -> Room:
         return Room(self.lower[rows], self.upper[rows])
 
@@ -163,7 +168,9 @@ def _scaled(v: Tensor, eps: float | Tensor, room: Room) -> Tensor:
         step = further - t
         slope = torch.where(step.abs() > tiny, (now - reached) / step, slope)
         t, reached = further, now
-    return delta * (eps / torch.maximum(reached.sqrt(), torch.as_tensor(eps, dtype=v.dtype, device=v.device)))
+    longest = torch.maximum(reached.sqrt(), torch.as_tensor(eps, dtype=v.dtype, device=v.device))
+    # Where eps is 0 there is nothing to scale, and 0 / 0 would be no number.
+    return delta * (eps / longest.clamp(min=tiny))
 
 
 @dataclass(frozen=True)
