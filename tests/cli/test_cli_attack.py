@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from equilip.attack import LargestSlope
+from equilip.attack.outcome import load
 from equilip.cli import main
 from equilip.train import runs
 
@@ -63,6 +64,41 @@ def test_attack_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attack", str(run), "--eps", "0.5", "0.1", "--limit", "50", "--json", "--seed", "3"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert {**again, "seconds": 0} == {**found, "seconds": 0}
+
+
+def test_the_certificate_is_used_and_not_believed(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["attack", str(run), "--eps", "0.5", "--limit", "20", "--json"]
+
+    def attacked() -> dict[str, object]:
+        capsys.readouterr()
+        assert main(command) == 0
+        found = json.loads(capsys.readouterr().out)
+        return {**found, "seconds": 0}
+
+    searched = attacked()
+    assert main(["certify", str(run)]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("equilip.certify.lipschitz", lambda *_: pytest.fail("the bound was searched again"))
+        assert attacked() == searched
+    path = run / "certificate.json"
+    certificate = json.loads(path.read_text())
+    for claim in certificate["claims"]:
+        claim["bound"] = (float.fromhex(claim["bound"]) / 2).hex()
+    path.write_text(json.dumps(certificate))
+    assert attacked() == searched
+    path.unlink()
+
+
+def test_attack_writes_what_it_found_sample_by_sample(run: Path) -> None:
+    assert main(["attack", str(run), "--eps", "0.3", "0.6", "--limit", "60"]) == 0
+    outcome = load(run / "attack.npz")
+    assert outcome.form_sha256 == runs.stored_sha256(run)
+    assert outcome.shape == (1, 8, 8)
+    for row in json.loads((run / "attack.json").read_text())["robustness"]:
+        assert outcome.certified_accuracy(row["eps"]) == row["certified_accuracy"]
+        assert outcome.attacked_accuracy(row["eps"]) == row["attacked_accuracy"]
 
 
 def test_attack_for_people(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

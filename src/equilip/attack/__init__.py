@@ -11,6 +11,7 @@ from equilip.attack.ledger import Attacked
 from equilip.attack.losses import CrossEntropy, Loss, Margin
 from equilip.attack.minimal import Minimal
 from equilip.attack.norms import L2, Box, Linf, Norm
+from equilip.attack.outcome import Outcome
 from equilip.attack.robustness import PART, Robustness, Row, Violations, default_attacks, robustness
 from equilip.attack.slope import LargestSlope, largest_slope
 from equilip.attack.target import Target
@@ -30,6 +31,7 @@ __all__ = [
     "Margin",
     "Minimal",
     "Norm",
+    "Outcome",
     "Robustness",
     "Row",
     "Target",

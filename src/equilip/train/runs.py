@@ -45,6 +45,9 @@ ARTEFACTS = (
     "evaluation.json",
     "certificate.json",
     "attack.json",
+    "attack.npz",
+    "attack-bug.npz",
+    "attack-bug-slope.npz",
     "report.html",
 )
 

@@ -1,9 +1,9 @@
 """Attack a run: the smallest perturbations and the largest slope found, next to what is certified.
 
 Perturbations are l2 and in raw units (pixels in [0, 1]); images stay inside the box [0, 1]. Everything reported has
-been solved again in float64. Writes attack.json into the run. An adversarial inside a certified radius, or a slope
-above the proved bound, is a bug of equilip: it is written to attack-bug.npz (attack-bug-slope.npz) and the exit
-status is 1.
+been solved again in float64. The bound is that of certificate.json, proved again, or a new one where there is none.
+Writes attack.json and attack.npz into the run. An adversarial inside a certified radius, or a slope above the proved
+bound, is a bug of equilip: it is written to attack-bug.npz (attack-bug-slope.npz) and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from equilip.data import check_name
 if TYPE_CHECKING:
     from equilip.attack import LargestSlope, Robustness
     from equilip.certify import Bound
+    from equilip.form import Form
 
 EPS = (0.1, 0.3, 0.5, 1.0, 1.58)
 
@@ -47,7 +48,7 @@ def arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
-    from equilip import attack, certify
+    from equilip import attack
     from equilip.errors import IllPosedError
     from equilip.train import load_form, runs
     from equilip.train.devices import device
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     form = load_form(options.run).to(None, device(options.device))
     name, dataset = load_data(options, config.data, form, output)
     try:
-        bound = None if options.allow_ill_posed else certify.lipschitz(form)
+        bound = None if options.allow_ill_posed else known_bound(Path(options.run), form)
         target = attack.Target.of(
             form,
             require_well_posed=not options.allow_ill_posed,
@@ -101,10 +102,19 @@ def run(options: argparse.Namespace, output: Output) -> int:
         "bugs": bugs,
         "seconds": found.seconds + slope.seconds,
     }
+    attack.Outcome.of(found, x, label, dataset.shape).save(Path(options.run) / "attack.npz")
     runs.write_result(options.run, "attack", values, slope.form_sha256)
     show(output, options.run, name, found, slope, bound)
     output.result({"run": str(options.run), **values})
     return 1 if bugs else 0
+
+
+def known_bound(run: Path, form: Form) -> Bound:
+    """What the run's certificate proves; a new bound where it has none that speaks of this form."""
+    from equilip import certify
+
+    recalled = certify.recall(run / "certificate.json", form)
+    return certify.lipschitz(form) if recalled is None else recalled
 
 
 def show(output: Output, run: str, name: str, found: Robustness, slope: LargestSlope, bound: Bound | None) -> None:
