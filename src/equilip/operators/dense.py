@@ -1,88 +1,14 @@
-"""Linear maps: apply, adjoint, norm bound, dense matrix.
-
-A form asks its W, U, C and D for nothing else, so a convolutional network is the same form with other
-linear maps, and no solver or certificate asks "dense or convolution?" except where a matrix makes a better
-method possible; then it asks :meth:`Operator.dense`.
-"""
+"""Matrices, and the map to zero."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from equilip.errors import InputError
-
-
-class Operator(ABC):
-    """A linear map from vectors of length ``in_size`` to vectors of length ``out_size``, batch first."""
-
-    @property
-    @abstractmethod
-    def kind(self) -> str:
-        """The name in files."""
-
-    @property
-    @abstractmethod
-    def in_size(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def out_size(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def tensors(self) -> tuple[Tensor, ...]:
-        """What defines the map; gradients of a solved network flow to these."""
-
-    @abstractmethod
-    def rebuild(self, tensors: tuple[Tensor, ...]) -> Operator:
-        """The same kind of map defined by other tensors."""
-
-    def to(self, dtype: torch.dtype | None, device: torch.device | None) -> Operator:
-        """The same map in another number format or on another device."""
-        return self.rebuild(tuple(t.to(device=device, dtype=dtype) for t in self.tensors))
-
-    @abstractmethod
-    def apply(self, x: Tensor) -> Tensor:
-        """A x for every row x: (batch, in_size) -> (batch, out_size)."""
-
-    @abstractmethod
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Aᵀ y for every row y: (batch, out_size) -> (batch, in_size)."""
-
-    @abstractmethod
-    def plus(self, x: Tensor, offset: Tensor) -> Tensor:
-        """A x + offset, in one operation where there is one."""
-
-    @abstractmethod
-    def transpose(self) -> Operator:
-        """The adjoint as an operator of its own."""
-
-    @abstractmethod
-    def dense(self) -> Tensor:
-        """The matrix, (out_size, in_size)."""
-
-    @abstractmethod
-    def norm_bound(self) -> float:
-        """An upper bound on the spectral norm, true for the stored numbers."""
-
-    def pullback(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of Σ vᵀ A x with respect to ``tensors``, differentiable once more."""
-        with torch.enable_grad():
-            tracked = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in self.tensors)
-            value = self.rebuild(tracked).apply(x)
-            return torch.autograd.grad(value, tracked, v, create_graph=True)
-
-    @abstractmethod
-    def pushforward(self, tangents: tuple[Tensor | None, ...], x: Tensor) -> Tensor:
-        """The change of A x when ``tensors`` change by these tangents (None: not at all)."""
-
-    @abstractmethod
-    def adjoint_pushforward(self, tangents: tuple[Tensor | None, ...], y: Tensor) -> Tensor:
-        """The change of Aᵀ y when ``tensors`` change by these tangents."""
+from equilip.operators.operator import Operator
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,36 @@
+"""Linear maps: apply, adjoint, norm bound, dense matrix.
+
+A form asks its W, U, C and D for nothing else, so a convolutional network is the same form with other
+linear maps, and no solver or certificate asks "dense or convolution?" except where a matrix makes a better
+method possible; then it asks :meth:`Operator.dense`.
+"""
+
+from equilip.operators.algebra import Product, Sum
+from equilip.operators.convolution import Circular, Conv2d, Padding, Shape, Zeros
+from equilip.operators.dense import Dense, Zero
+from equilip.operators.diagonal import Diagonal, border_mask
+from equilip.operators.gram_bound import convolution_norm, exact_circular_norm, gram_bound
+from equilip.operators.operator import Operator, Spectrum, Transposed
+from equilip.operators.pooling import AveragePool, upsample
+
+__all__ = [
+    "AveragePool",
+    "Circular",
+    "Conv2d",
+    "Dense",
+    "Diagonal",
+    "Operator",
+    "Padding",
+    "Product",
+    "Shape",
+    "Spectrum",
+    "Sum",
+    "Transposed",
+    "Zero",
+    "Zeros",
+    "border_mask",
+    "convolution_norm",
+    "exact_circular_norm",
+    "gram_bound",
+    "upsample",
+]
