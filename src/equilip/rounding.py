@@ -170,3 +170,22 @@ def well_posedness_margin(W: Array, lam: Array) -> float:
             return margin
         margin *= 0.5
     return 0.0
+
+
+def comparison_slack(W: Array, weight: Array, slope: Array) -> Array:
+    """Lower bounds (n,) of weight - slope ∘ (M weight), M the comparison matrix of W: its diagonal, and |w_ij| off it.
+
+    ``W`` is (n, n); ``weight`` and ``slope`` (n,) are not negative. Where every entry is positive, an equation with
+    these weights and with slopes between 0 and ``slope`` has exactly one equilibrium for every input, and changes of it
+    are bounded entry by entry (linf.md 1). Overflow gives -inf or NaN, which proves nothing.
+    """
+    n = weight.shape[0]
+    diagonal = np.diagonal(W).copy()
+    size = np.abs(W)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        np.fill_diagonal(size, 0.0)
+        others = size @ weight
+        own = diagonal * weight
+        slack = weight - slope * (own + others)
+        error = gamma(n + 8) * (weight + slope * (np.abs(own) + others)) + (n + 8.0) * UNDERFLOW
+        return np.asarray(slack - error * (1.0 + gamma(n + 8)), dtype=np.float64)

@@ -55,8 +55,8 @@ def equilibrium(
 
     report = loop.join(task.reports)
 
-    def prove() -> Tensor:
-        return (Prover(form) if prover is None else prover()).error(x, z)
+    def own() -> Prover:
+        return Prover(form) if prover is None else prover()
 
     solution = Solution(
         z=z,
@@ -65,7 +65,8 @@ def equilibrium(
         iterations=report.iterations,
         status=report.status,
         tolerance=plan.goal(form.dtype),
-        _prove=prove,
+        _prove=lambda: own().error(x, z),
+        _prove_by_neuron=lambda: own().error_by_neuron(x, z),
     )
     if report.status is not Status.CONVERGED and settings.raise_on_failure:
         raise _failure(solution, form.dtype)

@@ -12,12 +12,15 @@ stored numbers (float32 numbers are float64 numbers), and the evaluation's own r
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from equilip import rounding
 from equilip.form import Form
+from equilip.solve.comparison import Comparison
 from equilip.solve.multipliers import find_metric
 from equilip.solve.substitution import levels
 
@@ -61,10 +64,31 @@ class Prover:
 
     def error(self, x: Tensor, z: Tensor) -> Tensor:
         """(batch,) float64: a bound on ‖z - z*(x)‖₂ for raw inputs x (batch, p) and any z (batch, n)."""
-        form = self.form
         x, z = x.detach().to("cpu", torch.float64), z.detach().to("cpu", torch.float64)
         if not self.well_posed:
             return torch.full_like(z[:, 0], torch.inf) if z.shape[1] else z.new_zeros(z.shape[0])
+        residual, doubt = self._residual(x, z)
+        bound = self._by_levels(residual, doubt) if self.depth is not None else self._by_metric(residual, doubt)
+        bound = bound * INFLATE
+        return torch.where(bound.isfinite(), bound, torch.inf)
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """The comparison matrix's proof; None where W is not proved to contract in any weighted ℓ∞ norm."""
+        return Comparison.of(self.form)
+
+    def error_by_neuron(self, x: Tensor, z: Tensor) -> Tensor:
+        """(batch, n) float64: bounds on |z - z*(x)| neuron by neuron (linf.md 1); infinite without a ``comparison``."""
+        x, z = x.detach().to("cpu", torch.float64), z.detach().to("cpu", torch.float64)
+        if self.comparison is None:
+            return torch.full_like(z, torch.inf)
+        residual, doubt = self._residual(x, z)
+        missed = (residual.abs() + doubt).numpy() * self.comparison.misses * INFLATE
+        return torch.from_numpy(self.comparison.bound(missed))
+
+    def _residual(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """σ(W z + U ξ + b) - z as computed, and how far each entry may be from its exact value: (batch, n) twice."""
+        form = self.form
         xi = form.standardise(x)
         s = form.W.plus(z, form.bias(xi))
         image = form.activation.value(s)
@@ -73,10 +97,7 @@ class Prover:
             self.W_rows * z.norm(dim=1, keepdim=True) + self.U_rows * xi.norm(dim=1, keepdim=True) + form.b.abs()
         )
         ulp = np.finfo(np.float64).eps
-        doubt = evaluation + (form.activation.rounding + 1) * ulp * image.abs() + ulp * residual.abs() + 1e-300
-        bound = self._by_levels(residual, doubt) if self.depth is not None else self._by_metric(residual, doubt)
-        bound = bound * INFLATE
-        return torch.where(bound.isfinite(), bound, torch.inf)
+        return residual, evaluation + (form.activation.rounding + 1) * ulp * image.abs() + ulp * residual.abs() + 1e-300
 
     def _by_metric(self, residual: Tensor, doubt: Tensor) -> Tensor:
         weighted = residual * self.root

@@ -38,6 +38,7 @@ class Solution:
     status: Status
     tolerance: float
     _prove: Callable[[], Tensor]
+    _prove_by_neuron: Callable[[], Tensor]
 
     @cached_property
     def converged(self) -> Tensor:
@@ -54,3 +55,13 @@ class Solution:
         """
         with torch.no_grad():
             return self._prove()
+
+    @cached_property
+    def error_linf(self) -> Tensor:
+        """(batch,) float64: a proven upper bound on max_i |z_i - z*_i|, with the same care as :attr:`error`.
+
+        Infinite where W is not proved to contract in some weighted maximum norm, as nn.NEMON does by construction.
+        """
+        with torch.no_grad():
+            bound = self._prove_by_neuron()
+            return bound.amax(1) if bound.shape[1] else bound.new_zeros(bound.shape[0])
