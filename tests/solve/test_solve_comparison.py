@@ -1,4 +1,4 @@
-"""Bounds neuron by neuron from the comparison matrix: true of any point, infinite without a proof, close to the truth."""
+"""Bounds neuron by neuron from the comparison matrix: true of any point, infinite without a proof, and close."""
 
 from __future__ import annotations
 

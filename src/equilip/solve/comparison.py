@@ -43,7 +43,7 @@ class Comparison:
         np.fill_diagonal(size, slope * np.diagonal(W))
         with np.errstate(all="ignore"):
             try:
-                weight = np.linalg.solve(np.eye(n) - size, np.ones(n))
+                weight = np.asarray(np.linalg.solve(np.eye(n) - size, np.ones(n)), dtype=np.float64)
             except np.linalg.LinAlgError:
                 return None
             if not (np.isfinite(weight).all() and (weight > 0).all()):
