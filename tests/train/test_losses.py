@@ -12,7 +12,7 @@ from equilip import data, nn
 from equilip.train import TrainConfig, fit
 from equilip.train.losses import Certified, CrossEntropy, LipschitzMargin, Loss, Margin, loss
 from equilip.train.models import build, describe
-from equilip.train.slopes import Slopes, slopes
+from equilip.train.slopes import BoundedSlopes, Slopes, slopes
 
 GENERATOR = torch.Generator().manual_seed(0)
 Y = torch.randn(20, 4, dtype=torch.float64, generator=GENERATOR)
@@ -106,7 +106,7 @@ def test_without_slack_the_whole_bound_remains() -> None:
         model.V.zero_()
         model.C *= 100
         model.U *= 100
-        pairs = Slopes(model).pairs()
+        pairs = BoundedSlopes(model).pairs()
     assert torch.equal(pairs, math.sqrt(2) * (torch.ones(4, 4) - torch.eye(4)))
 
 
@@ -129,7 +129,6 @@ def test_pair_bounds_are_never_below_what_is_proved(feedthrough: bool) -> None:
 def test_only_networks_with_a_bound_have_slopes() -> None:
     assert slopes(nn.LBEN(3, 4, 2)) is None
     assert slopes(nn.MonotoneNetwork(3, 4, 2)) is None
-    assert slopes(nn.FeedForward(3, (4,), 2)) is None
 
 
 @pytest.mark.parametrize(

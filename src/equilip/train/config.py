@@ -102,9 +102,11 @@ class TrainConfig:
             for name in ("learn_gamma", "feedthrough"):
                 if getattr(self, name):
                     raise ConfigError(f"{name} needs a bound: give gamma")
-            if self.loss in ("lipschitz-margin", "certified"):
+            # A feed-forward network has the product of its layers' norms.
+            bounded = self.model == "feedforward"
+            if self.loss in ("lipschitz-margin", "certified") and not bounded:
                 raise ConfigError(f"the loss {self.loss} needs a bound: choose the model lben and give gamma")
-            if self.eps:
+            if self.eps and not bounded:
                 raise ConfigError("certified accuracy (eps) needs a bound: choose the model lben and give gamma")
         if self.loss_eps and self.loss not in ("lipschitz-margin", "certified"):
             raise ConfigError(f"loss_eps means nothing to the loss {self.loss}; choose lipschitz-margin or certified")

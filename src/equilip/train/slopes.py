@@ -1,12 +1,13 @@
-"""What a bounded network promises about its slope, in raw units and differentiable: what losses train against.
+"""What holds of a network's slope by construction, in raw units and differentiable: what losses train against.
 
-These are promises of the parametrisation in exact arithmetic, good for training. What holds for the stored
-numbers is proved by :mod:`equilip.certify`.
+These are promises in exact arithmetic, good for training. What holds for the stored numbers is proved by
+:mod:`equilip.certify`.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -16,25 +17,38 @@ from equilip import nn
 from equilip.operators import Zero
 
 
-@dataclass(frozen=True, eq=False)
-class Slopes:
-    """The slopes of a network whose outputs together have slope at most ``model.gamma``."""
+class Slopes(ABC):
+    """Bounds on the slopes of a network's outputs and of their differences, for its present parameters."""
 
-    model: nn.LBEN
+    model: nn.LBEN | nn.FeedForward
 
     @property
     def per_raw(self) -> float:
         """How much a raw perturbation can grow by the standardisation, 1 / min(std)."""
         return 1.0 if self.model.input is None else 1 / float(self.model.input.std.min())
 
+    @abstractmethod
     def whole(self) -> Tensor:
         """(): the bound on the slope of all outputs together, in raw units."""
+
+    @abstractmethod
+    def pairs(self) -> Tensor:
+        """(q, q): bounds on the slopes of the differences of two outputs, in raw units; 0 on the diagonal."""
+
+
+@dataclass(frozen=True, eq=False)
+class BoundedSlopes(Slopes):
+    """The slopes of a network whose outputs together have slope at most ``model.gamma``."""
+
+    model: nn.LBEN
+
+    def whole(self) -> Tensor:
         model = self.model
         gamma = model.psi.new_tensor(model.gamma) if model.log_gamma is None else model.log_gamma.exp()
         return gamma * self.per_raw
 
     def pairs(self) -> Tensor:
-        """(q, q): bounds on the slopes of the differences of two outputs, in raw units; 0 on the diagonal.
+        """As promised, by one factorisation.
 
         For the rows c = C_i - C_j and d = D_i - D_j the bound is ‖X‖ ‖y‖ + ‖Xᵀy + d‖ (mathematics 9.4), where
         P = R Rᵀ, X = R⁻¹ΛU and y = R⁻¹cᵀ, and never above √2 times the whole bound. It costs about as much as
@@ -60,6 +74,34 @@ class Slopes:
         return torch.minimum(found * self.per_raw, cap)
 
 
+@dataclass(frozen=True, eq=False)
+class LayeredSlopes(Slopes):
+    """The slopes of an ordinary network: the product of its layers' norms, its activations having slopes in [0, 1].
+
+    Lipschitz-margin training (Tsuzuki and others, 2018) trains against these. Proved bounds are much smaller.
+    """
+
+    model: nn.FeedForward
+
+    def whole(self) -> Tensor:
+        return self._product(list(self.model.weights))
+
+    def pairs(self) -> Tensor:
+        *before, last = self.model.weights
+        eye = torch.eye(len(last), dtype=last.dtype, device=last.device)
+        return self._product(before) * _distances(last @ last.mT) * (1 - eye)
+
+    def _product(self, weights: list[Tensor]) -> Tensor:
+        norms = [_norm(weight) for weight in weights]
+        return self.per_raw * (torch.stack(norms).prod() if norms else self.model.biases[0].new_ones(()))
+
+
+def _norm(weight: Tensor) -> Tensor:
+    """‖weight‖, (), from the smaller of its two products with itself: much faster than its singular values."""
+    gram = weight @ weight.mT if weight.shape[0] <= weight.shape[1] else weight.mT @ weight
+    return torch.linalg.eigvalsh(gram)[-1].clamp(min=torch.finfo(weight.dtype).tiny ** 0.5).sqrt()
+
+
 def _distances(gram: Tensor) -> Tensor:
     """‖v_i - v_j‖ (q, q) of vectors whose products are ``gram``; never exactly 0, where roots have no slope."""
     square = gram.diagonal()[:, None] + gram.diagonal() - gram - gram.mT
@@ -67,5 +109,7 @@ def _distances(gram: Tensor) -> Tensor:
 
 
 def slopes(model: torch.nn.Module) -> Slopes | None:
-    """The slopes of a model that has a bound by construction; None for every other."""
-    return Slopes(model) if isinstance(model, nn.LBEN) and model.gamma is not None else None
+    """The slopes of a model that has a bound by construction, or whose layers give one; None for every other."""
+    if isinstance(model, nn.FeedForward):
+        return LayeredSlopes(model)
+    return BoundedSlopes(model) if isinstance(model, nn.LBEN) and model.gamma is not None else None
