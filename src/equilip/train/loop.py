@@ -21,6 +21,7 @@ from equilip.solve import Solution
 from equilip.train.batches import Shift, Stream, generator, order, split
 from equilip.train.checkpoint import Best, Checkpoint, capture, restore
 from equilip.train.config import TrainConfig
+from equilip.train.descent import descend
 from equilip.train.devices import device as device_of
 from equilip.train.devices import dtype as dtype_of
 from equilip.train.losses import loss as loss_of
@@ -88,10 +89,10 @@ class _Part:
 
 @dataclass
 class _Seen:
-    """Sums over the batches of an epoch; the tensors are read from the device once, at its end."""
+    """Sums over the batches of an epoch; what is a tensor is read from the device once, at its end."""
 
-    loss: Tensor
     wrong: Tensor
+    loss: float = 0.0
     iterations: int = 0
     lr: float = 0.0
 
@@ -143,7 +144,7 @@ class _Training:
             seen = self._pass(number)
         except (ConvergenceError, InputError) as error:
             raise self._explained(error, number + 1) from error
-        loss = float(seen.loss) / len(self.train)
+        loss = seen.loss / len(self.train)
         if not math.isfinite(loss):
             raise ConfigError(f"the loss became {loss} in epoch {number + 1}; lower the learning rate, now {seen.lr:g}")
         self.model.eval()
@@ -191,17 +192,14 @@ class _Training:
             self.best = Best(len(self.history), held_loss, kept)
 
     def _pass(self, number: int) -> _Seen:
-        config, model, optimiser = self.config, self.model, self.optimiser
+        config, model = self.config, self.model
         device = self.train.x.device
         model.train()
-        zero = torch.zeros((), dtype=self.train.x.dtype, device=device)
-        seen = _Seen(loss=zero, wrong=torch.zeros((), dtype=torch.int64, device=device))
+        seen = _Seen(wrong=torch.zeros((), dtype=torch.int64, device=device))
         batches = order(config.seed, number, len(self.train)).to(device).split(config.batch)
         shifts = generator(config.seed, number, Stream.SHIFT)
-        for step, rows in enumerate(batches):
-            seen.lr = self.schedule.rate(number + step / len(batches), config.epochs)
-            for group in optimiser.param_groups:
-                group["lr"] = seen.lr
+
+        def loss(rows: Tensor) -> Tensor:
             x, labels = self.train.x.index_select(0, rows), self.train.y.index_select(0, rows)
             if self.shift is not None:
                 x = self.shift.apply(x, shifts)
@@ -210,12 +208,11 @@ class _Training:
             else:
                 solution = model.solve(x)
                 y, seen.iterations = solution.y, max(seen.iterations, solution.iterations)
-            loss = self.loss(y, labels, self.slopes)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            seen.loss += loss.detach() * len(rows)
             seen.wrong += (y.detach().argmax(1) != labels).sum()
+            return self.loss(y, labels, self.slopes)
+
+        total, seen.lr = descend(self.optimiser, self.schedule, batches, number, config.epochs, loss)
+        seen.loss = float(total)
         return seen
 
     def _outputs(self, x: Tensor) -> tuple[Tensor, Solution | None]:

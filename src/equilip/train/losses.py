@@ -23,8 +23,12 @@ class Loss(ABC):
     needs_slopes: bool = False
 
     @abstractmethod
+    def each(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+        """The loss of every sample, (batch,)."""
+
     def __call__(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
         """The mean over the batch, ()."""
+        return self.each(y, label, slopes).mean()
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,11 @@ class CrossEntropy(Loss):
 
     temperature: float = 1.0
 
+    def each(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+        return self.temperature * torch.nn.functional.cross_entropy(y / self.temperature, label, reduction="none")
+
     def __call__(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+        # The same in one operation less.
         if self.temperature == 1.0:
             return torch.nn.functional.cross_entropy(y, label)
         return self.temperature * torch.nn.functional.cross_entropy(y / self.temperature, label)
@@ -45,8 +53,8 @@ class Margin(Loss):
 
     margin: float = 1.0
 
-    def __call__(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
-        return (self.margin - leads(y, label).amin(1)).clamp(min=0).mean()
+    def each(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+        return (self.margin - leads(y, label).amin(1)).clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -57,11 +65,16 @@ class LipschitzMargin(Loss):
     temperature: float = 1.0
     needs_slopes = True
 
+    def each(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+        return CrossEntropy(self.temperature).each(self._handicapped(y, label, slopes), label, slopes)
+
     def __call__(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+        return CrossEntropy(self.temperature)(self._handicapped(y, label, slopes), label, slopes)
+
+    def _handicapped(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
         assert slopes is not None
         own = torch.nn.functional.one_hot(label, y.shape[1]).to(y.dtype)
-        handicapped = y - math.sqrt(2) * self.eps * slopes.whole() * own
-        return CrossEntropy(self.temperature)(handicapped, label, slopes)
+        return y - math.sqrt(2) * self.eps * slopes.whole() * own
 
 
 @dataclass(frozen=True)
@@ -78,12 +91,20 @@ class Certified(Loss):
     temperature: float = 1.0
     needs_slopes = True
 
-    def __call__(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+    def each(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
         assert slopes is not None
         short = (self.eps - radii(y, label, slopes.pairs())) / self.temperature
         # exp 0 is the 1 inside the logarithm.
         own = torch.nn.functional.one_hot(label, y.shape[1]).bool()
-        return self.temperature * torch.logsumexp(short.masked_fill(own, 0.0), 1).mean()
+        return self.temperature * torch.logsumexp(short.masked_fill(own, 0.0), 1)
+
+
+@dataclass(frozen=True)
+class SquaredError(Loss):
+    """‖y - target‖², for regression: here the label is a target, (batch, q)."""
+
+    def each(self, y: Tensor, label: Tensor, slopes: Slopes | None) -> Tensor:
+        return (y - label).square().sum(1)
 
 
 def radii(y: Tensor, label: Tensor, pairs: Tensor) -> Tensor:
