@@ -12,6 +12,8 @@ from equilip.operators.diagonal import Diagonal, border_mask
 from equilip.operators.gram_bound import convolution_norm, exact_circular_norm, gram_bound
 from equilip.operators.operator import Operator, Spectrum, Transposed
 from equilip.operators.pooling import AveragePool, upsample
+from equilip.operators.recurrence import Ends, InputLayer, Plain, Recurrence, Weighted
+from equilip.operators.torus import Torus
 
 __all__ = [
     "AveragePool",
@@ -19,13 +21,19 @@ __all__ = [
     "Conv2d",
     "Dense",
     "Diagonal",
+    "Ends",
+    "InputLayer",
     "Operator",
     "Padding",
+    "Plain",
     "Product",
+    "Recurrence",
     "Shape",
     "Spectrum",
     "Sum",
+    "Torus",
     "Transposed",
+    "Weighted",
     "Zero",
     "Zeros",
     "border_mask",

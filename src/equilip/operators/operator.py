@@ -82,11 +82,17 @@ class Operator(ABC):
         """An upper bound on the spectral norm, true for the stored numbers."""
 
     def pullback(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of Σ vᵀ A x with respect to ``tensors``, differentiable once more."""
+        """Gradients of Σ vᵀ A x with respect to ``tensors``, differentiable once more where gradients are recorded."""
+        again = torch.is_grad_enabled()
+        if not again:
+            x, v = x.detach(), v.detach()
         with torch.enable_grad():
-            tracked = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in self.tensors)
+            keep = [again and t.requires_grad for t in self.tensors]
+            tracked = tuple(
+                t if own else t.detach().requires_grad_() for t, own in zip(self.tensors, keep, strict=True)
+            )
             value = self.rebuild(tracked).apply(x)
-            return torch.autograd.grad(value, tracked, v, create_graph=True)
+            return torch.autograd.grad(value, tracked, v, create_graph=again)
 
     def pushforward(self, tangents: tuple[Tensor | None, ...], x: Tensor) -> Tensor:
         """The change of A x when ``tensors`` change by these tangents (None: not at all)."""
