@@ -55,6 +55,10 @@ class Activation(ABC):
         """The map v -> 2 prox_α(v) - v, which Peaceman-Rachford applies at every step, made ready for one α."""
         return lambda v: 2 * self.prox(v, alpha) - v
 
+    def reflection_(self, alpha: Step) -> Callable[[Tensor], Tensor]:
+        """The same map, free to overwrite its argument (and then not to be recorded by autograd)."""
+        return self.reflection(alpha)
+
     @property
     @abstractmethod
     def interval(self) -> tuple[float, float]:
@@ -105,6 +109,9 @@ class ReLU(Activation):
 
     def reflection(self, alpha: Step) -> Callable[[Tensor], Tensor]:
         return torch.abs
+
+    def reflection_(self, alpha: Step) -> Callable[[Tensor], Tensor]:
+        return Tensor.abs_
 
 
 @dataclass(frozen=True)
@@ -335,6 +342,10 @@ class Slopes(Activation):
 
     def reflection(self, alpha: Step) -> Callable[[Tensor], Tensor]:
         return (2 * self._factor(alpha) - 1).mul
+
+    def reflection_(self, alpha: Step) -> Callable[[Tensor], Tensor]:
+        factor = 2 * self._factor(alpha) - 1
+        return lambda v: v.mul_(factor)
 
     def to(self, dtype: torch.dtype) -> Slopes:
         return Slopes(self.j.to(dtype), self.binary)

@@ -11,12 +11,20 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from equilip.nn.node import Rule
+
+
+class Memory(NamedTuple):
+    """What W leaves for its pullback: U Uᵀ, Ψ and -gΛ."""
+
+    gram: Tensor
+    scale: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,31 +34,29 @@ class BoundedRule(Rule):
     g: float | Tensor
     epsilon: float
 
-    def matrix(self, U: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def matrix(self, U: Tensor, *parameters: Tensor) -> tuple[Tensor, Memory]:
         V, S, psi, C = parameters
         g = self.g
-        scale = psi.exp()
+        scale, weight = psi.exp(), psi.neg().exp_() * -g
         T = torch.addmm(S.mT - S, V.mT, V)
         T = torch.addmm(T, C.mT, C, alpha=g) if isinstance(g, float) else T + g * (C.mT @ C)
         gram = U @ U.mT
-        W = gram * (-g / scale)
-        W = W.addcmul_(T, scale.unsqueeze(1), value=-1)
+        W = (gram * weight).addcmul_(T, scale.unsqueeze(1), value=-1)
         W.diagonal().sub_(scale, alpha=self.epsilon).add_(1)
-        return W, gram
+        return W, Memory(gram, scale, weight)
 
     def pullback(
-        self, U: Tensor, *parameters: Tensor, W: Tensor, memory: Tensor, dW: Tensor
+        self, U: Tensor, *parameters: Tensor, W: Tensor, memory: Memory, dW: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        V, _, psi, C = parameters
-        g = self.g
-        scale = psi.exp()
-        minus_dT = dW * scale.unsqueeze(1)
+        V, _, _, C = parameters
+        minus_dT = dW * memory.scale.unsqueeze(1)
         minus_both = minus_dT + minus_dT.mT
-        weighted = dW * (-g / scale)
+        weighted = dW * memory.weight
         pull = weighted + weighted.mT
         # The derivative with respect to ψ_i is that row of W - I, plus the U Uᵀ Λ of row i and of column i.
-        dpsi = torch.linalg.vecdot(dW, W) - dW.diagonal() - torch.linalg.vecdot(pull, memory)
-        return pull, ((V @ minus_both).neg_(), minus_dT - minus_dT.mT, dpsi, (C @ minus_both) * -g)
+        dpsi = torch.linalg.vecdot(dW, W) - dW.diagonal() - torch.linalg.vecdot(pull, memory.gram)
+        dS = torch.sub(minus_both, minus_dT, alpha=2).neg_()
+        return pull, ((V @ minus_both).neg_(), dS, dpsi, (C @ minus_both) * -self.g)
 
     def tracked(self, U: Tensor, *parameters: Tensor) -> Tensor:
         V, S, psi, C = parameters
@@ -69,7 +75,8 @@ class BoundedMatrix(torch.autograd.Function):
     def forward(
         V: Tensor, S: Tensor, psi: Tensor, U: Tensor, C: Tensor, g: Tensor | float, epsilon: float
     ) -> tuple[Tensor, Tensor]:
-        return BoundedRule(g, epsilon).matrix(U, V, S, psi, C)
+        W, memory = BoundedRule(g, epsilon).matrix(U, V, S, psi, C)
+        return W, memory.gram
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -90,8 +97,8 @@ class BoundedMatrix(torch.autograd.Function):
         if torch.is_grad_enabled():
             # A second derivative sees that U Uᵀ depends on U.
             gram = U @ U.mT
-        rule = BoundedRule(g, ctx.epsilon)
-        pull, (dV, dS, dpsi, dC) = rule.pullback(U, V, S, psi, C, W=W, memory=gram, dW=dW)
+        rule, memory = BoundedRule(g, ctx.epsilon), Memory(gram, psi.exp(), psi.neg().exp() * -g)
+        pull, (dV, dS, dpsi, dC) = rule.pullback(U, V, S, psi, C, W=W, memory=memory, dW=dW)
         dg = ((C * dC).sum() + (pull * gram).sum()) / (2 * g) if learnt else None
         return dV, dS, dpsi, pull @ U, dC, dg, None
 

@@ -14,7 +14,7 @@ from equilip.activations import Activation
 from equilip.errors import InputError
 from equilip.form import Form, Standardisation
 from equilip.nn.guarantee import Guarantee
-from equilip.nn.node import LayerNode, Rule
+from equilip.nn.node import NetworkNode, Rule
 from equilip.nn.standardise import Standardise
 from equilip.solve import Implicit, Pace, Plan, Prover, Settings, Solution, Status, equilibrium
 
@@ -82,11 +82,11 @@ class EquilibriumModule(torch.nn.Module, ABC):
 
         Raises what :func:`equilip.solve.equilibrium` raises.
         """
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
         y = self._training_output(rows)
         if y is None:
             y = self.solve(rows).y
-        return y.reshape(*x.shape[:-1], self.out_features)
+        return y if x.dim() == 2 else y.reshape(*x.shape[:-1], self.out_features)
 
     def rule(self) -> tuple[Rule, tuple[Tensor, ...]] | None:
         """The rule by which the current parameters make W, and those parameters, where there is one."""
@@ -101,14 +101,15 @@ class EquilibriumModule(torch.nn.Module, ABC):
         rule = self.rule()
         if rule is None or x.shape[1] != self.in_features or x.dtype != self.b.dtype:
             return None
-        if self._plan is None or self._plan.settings != self.settings:
+        if self._plan is None or self._plan.settings is not self.settings:
             self._plan = Plan(self.settings, None, self._pace)
         plan = self._plan
         xi = x if self.input is None else self.input(x)
-        z = LayerNode.apply(rule[0], plan, self.activation, xi, self.b, self.U, *rule[1])  # type: ignore[no-untyped-call]
-        if plan.last is not Status.CONVERGED:
-            return None  # the general way says what went wrong, or flags it
-        return torch.addmm(self.c, z, self.C.mT)
+        y: Tensor = NetworkNode.apply(  # type: ignore[no-untyped-call]
+            rule[0], plan, self.activation, xi, self.b, self.U, self.C, self.c, *rule[1]
+        )
+        # Where the solve failed, or the input is not finite, the general way says what is wrong, or flags it.
+        return y if plan.last is Status.CONVERGED else None
 
     def solve(self, x: Tensor, settings: Settings | None = None, *, start: Tensor | None = None) -> Solution:
         """z, y, residuals and proven errors for the rows of x: (batch, in_features), raw."""

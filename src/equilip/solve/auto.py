@@ -50,29 +50,27 @@ class PreparedAuto(Prepared):
         assert isinstance(self.first, PreparedPeacemanRachford)
         return PreparedRefined(self.W.to(torch.float32, None), self.first.to(torch.float32))
 
-    @cached_property
-    def newton(self) -> PreparedNewton:
-        assert isinstance(self.first, PreparedPeacemanRachford)
-        return PreparedNewton(self.first, warm=16)
-
     def stages(self, equation: Equation, tolerance: float) -> Stages:
         if not isinstance(self.first, PreparedPeacemanRachford):
-            return ((self.first, None),)
+            yield self.first, None
+            return
         predicted = math.log(1 / tolerance) / -math.log(max(self.first.rate, 1e-9))
-        newton = self.newton.stages(equation, tolerance)
-        if predicted > MANY_ITERATIONS:
-            return newton
-        then: Stages = ((self.first, MANY_ITERATIONS), *newton)
-        moderate = equation.bias.dtype == torch.float64 and tolerance >= MODERATE
-        if moderate and equation.bias.numel() >= LARGE_BATCH and equation.bias.device.type == "cpu":
-            return ((self.refined, None), *then)
-        return then
+        if predicted <= MANY_ITERATIONS:
+            moderate = equation.bias.dtype == torch.float64 and tolerance >= MODERATE
+            if moderate and equation.bias.numel() >= LARGE_BATCH and equation.bias.device.type == "cpu":
+                yield self.refined, None
+            yield self.first, MANY_ITERATIONS
+        yield from PreparedNewton(self.first, warm=16).stages(equation, tolerance)
 
     def run(self, equation: Equation, tolerance: float) -> Run[Any]:
-        return self.stages(equation, tolerance)[0][0].run(equation, tolerance)
+        return next(self.stages(equation, tolerance))[0].run(equation, tolerance)
 
     def transpose(self) -> PreparedAuto:
         return PreparedAuto(self.W.transpose(), self.first.transpose())
+
+    def renewed(self, W: Operator) -> PreparedAuto | None:
+        first = self.first.renewed(W)
+        return None if first is None else PreparedAuto(W, first)
 
 
 @dataclass(frozen=True)

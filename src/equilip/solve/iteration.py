@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -79,11 +80,15 @@ class Prepared(ABC):
 
     def stages(self, equation: Equation, tolerance: float) -> Stages:
         """What to run on this equation, in turn, and the most iterations for each (None: the caller's limit)."""
-        return ((self, None),)
+        yield self, None
 
     @abstractmethod
     def transpose(self) -> Prepared:
         """The same for Wᵀ, sharing every factorisation: what the adjoint equation needs."""
+
+    def renewed(self, W: Operator) -> Prepared | None:
+        """The same step size prepared for a W near by, from this one's work; None where that does not serve."""
+        return None
 
 
 class Solver(ABC):
@@ -97,4 +102,4 @@ class Solver(ABC):
         """Choose the step from the metric and factorise. IllPosedError where the method needs a metric and has none."""
 
 
-Stages = tuple[tuple[Prepared, int | None], ...]
+Stages = Iterator[tuple[Prepared, int | None]]

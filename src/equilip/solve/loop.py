@@ -124,7 +124,9 @@ def iterate(
         return Outcome(point, point, Report(point.new_zeros(batch), 0, 0, Status.CONVERGED, 0.0))
 
     rate = min(max(prepared.rate, 1e-3), 0.9999)
-    steps = next((n for n in (expected, run.planned) if n is not None), _steps(rate, 1 / tolerance))
+    if expected is None:
+        expected = _steps(rate, 1 / tolerance) if run.planned is None else run.planned
+    steps = expected
     rows: Tensor | None = None
     best: Reading | None = None
     hopeless = 4 * _steps(0.5 * (1 + rate), HOPELESS)
@@ -189,7 +191,7 @@ def _steps(rate: float, excess: float) -> int:
 
 
 def solve(
-    stages: Stages,
+    prepared: Prepared,
     equation: Equation,
     z: Tensor | None,
     *,
@@ -197,13 +199,14 @@ def solve(
     limit: int,
     expected: int | None = None,
 ) -> Outcome:
-    """Run the stages one after the other, each on the samples that the one before left open, chunk by chunk."""
+    """Run its stages one after the other, each on the samples that the one before left open, chunk by chunk."""
     batch = equation.bias.shape[0]
     if batch <= CHUNK + CHUNK // 2:
-        return _stages(stages, equation, z, tolerance, limit, expected)
+        return _stages(prepared.stages(equation, tolerance), equation, z, tolerance, limit, expected)
     parts: list[Outcome] = []
     for start in range(0, batch, CHUNK):
         rows = slice(start, start + CHUNK)
+        stages = prepared.stages(equation, tolerance)
         part = _stages(stages, equation.narrow(rows), None if z is None else z[rows], tolerance, limit, expected)
         if expected is None and part.report.status is Status.CONVERGED:
             expected = part.report.steps
@@ -237,15 +240,16 @@ def _stages(
     limit: int,
     expected: int | None,
 ) -> Outcome:
-    (first, own), *later = stages
+    first, own = next(stages)
     if z is not None:
         # A huge point keeps its relative residual for as long as it takes to shrink: zero is a better start.
         z = torch.where((read(equation, z).square < 0.25)[:, None], z, 0.0)
     outcome = iterate(first, equation, z, tolerance=tolerance, limit=min(limit, own or limit), expected=expected)
-    for stage, own in later:
-        report = outcome.report
-        if report.status is Status.CONVERGED:
+    while outcome.report.status is not Status.CONVERGED:
+        stage, own = next(stages, (None, None))
+        if stage is None:
             break
+        report = outcome.report
         rows = (~(report.residual <= tolerance)).nonzero().flatten()
         # What solves the equation no better than this, or is not finite, is a worse start than zero: a huge point
         # keeps its relative residual for as long as it takes to shrink.

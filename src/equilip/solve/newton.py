@@ -110,7 +110,8 @@ class PreparedNewton(Prepared):
 
     def stages(self, equation: Equation, tolerance: float) -> Stages:
         # Where Newton has not arrived by then it cycles, and the splitting finishes alone.
-        return ((self, ENOUGH), (self.base, None))
+        yield self, ENOUGH
+        yield self.base, None
 
     def transpose(self) -> PreparedNewton:
         return replace(self, base=self.base.transpose())

@@ -18,6 +18,9 @@ from equilip.operators import Operator
 from equilip.solve.iteration import Equation, Prepared, Run, Solver
 from equilip.solve.metric import Metric
 
+#: An old inverse that misses the new one by less, in Frobenius norm, is renewed: what remains is below 1e-5 of it.
+NEAR = 0.02
+
 
 class PeacemanRachfordRun(Run[Tensor]):
     """The state is t, (batch, n)."""
@@ -26,7 +29,6 @@ class PeacemanRachfordRun(Run[Tensor]):
         self.equation = equation
         self.RT = RT
         self.alpha = alpha
-        self.reflection = equation.activation.reflection(alpha)
         bias = equation.bias
         self.c = torch.addmm(bias, bias, RT, beta=alpha, alpha=alpha) if c is None else c
 
@@ -37,17 +39,19 @@ class PeacemanRachfordRun(Run[Tensor]):
         return z + self.alpha * (self.equation.W.plus(z, self.equation.bias) - z)
 
     def step(self, state: Tensor) -> Tensor:
-        return torch.addmm(self.c, self.reflection(state), self.RT)
+        reflection = self.equation.activation.reflection(self.alpha)
+        return torch.addmm(self.c, reflection(state), self.RT)
 
     def advance(self, state: Tensor, steps: int) -> Tensor:
-        # The hot loop of the library: nothing is looked up twice in it, and one buffer serves every step.
-        c, RT, reflection, mm = self.c, self.RT, self.reflection, torch.mm
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not steps:
             return super().advance(state, steps)
-        if steps:
-            state = mm(reflection(state), RT).add_(c)
-            for _ in range(steps - 1):
-                mm(reflection(state), RT, out=state).add_(c)
+        # The hot loop of the library: nothing is looked up twice in it, and two buffers serve every step.
+        c, RT, mm = self.c, self.RT, torch.mm
+        reflect = self.equation.activation.reflection_(self.alpha)
+        spare = state.clone()
+        state = mm(reflect(spare), RT).add_(c)
+        for _ in range(steps - 1):
+            state, spare = mm(reflect(state), RT, out=spare).add_(c), state
         return state
 
     def read(self, state: Tensor) -> Tensor:
@@ -62,21 +66,43 @@ class PeacemanRachfordRun(Run[Tensor]):
 
 @dataclass(frozen=True, eq=False)
 class PreparedPeacemanRachford(Prepared):
-    """R, Rᵀ (both laid out by rows, as products want them) and α for one W."""
+    """R, Rᵀ (both laid out by rows, as products want them) and α for one W; inverse: ((1 + 1/α) I - W)⁻¹."""
 
     R: Tensor
     RT: Tensor
     alpha: float
     rate: float
+    inverse: Tensor
 
     def run(self, equation: Equation, tolerance: float) -> PeacemanRachfordRun:
         return PeacemanRachfordRun(equation, self.RT, self.alpha)
 
     def transpose(self) -> PreparedPeacemanRachford:
-        return replace(self, R=self.RT, RT=self.R)
+        return PreparedPeacemanRachford(self.RT, self.R, self.alpha, self.rate, self.inverse.mT)
 
     def to(self, dtype: torch.dtype) -> PreparedPeacemanRachford:
-        return replace(self, R=self.R.to(dtype), RT=self.RT.to(dtype))
+        return replace(self, R=self.R.to(dtype), RT=self.RT.to(dtype), inverse=self.inverse.to(dtype))
+
+    def renewed(self, W: Operator) -> PreparedPeacemanRachford | None:
+        """By one step of the third-order Newton-Schulz iteration: three products, where a factorisation costs six.
+
+        With E = I - A X for the old inverse X, X (I + E + E²) misses the new one by E³ of itself.
+        """
+        X = self.inverse
+        E = torch.addmm(X, W.dense(), X, beta=-(1 + 1 / self.alpha))
+        E.diagonal().add_(1)
+        missed = torch.linalg.vector_norm(E)
+        if E.dtype != torch.float32 or not float(missed) < NEAR:
+            return None
+        return prepare(torch.addmm(X, X, torch.addmm(E, E, E)), self.alpha, self.rate)
+
+
+def prepare(inverse: Tensor, alpha: float, rate: float) -> PreparedPeacemanRachford:
+    """From ((1 + 1/α) I - W)⁻¹, (n, n), differentiable in it where gradients are recorded."""
+    # R = (2/α) ((1 + 1/α) I - W)⁻¹ - I: the definition with the fewest operations, which is what small n pays for.
+    R = inverse * (2 / alpha)
+    R.diagonal().sub_(1)
+    return PreparedPeacemanRachford(R, R.mT.contiguous(), alpha, rate, inverse)
 
 
 @dataclass(frozen=True)
@@ -96,13 +122,11 @@ class PeacemanRachford(Solver):
             low, high = alpha * metric.mu, alpha * metric.L
             rate = max(abs(1 - low) / (1 + low), abs(1 - high) / (1 + high))
         alpha = alpha or 1.0
-        R = resolvent(W, alpha)
-        return PreparedPeacemanRachford(R, R.mT.contiguous(), alpha, rate)
+        return prepare(_inverse(W, alpha), alpha, rate)
 
 
-def resolvent(W: Operator, alpha: float) -> Tensor:
-    """R = 2 (I + α(I - W))⁻¹ - I, (n, n), differentiable in W where gradients are recorded."""
-    # R = (2/α) ((1 + 1/α) I - W)⁻¹ - I: the same with the fewest operations, which is what small n pays for.
+def _inverse(W: Operator, alpha: float) -> Tensor:
+    """((1 + 1/α) I - W)⁻¹, (n, n)."""
     shifted = -W.dense()
     shifted.diagonal().add_(1 + 1 / alpha)
     inverse, singular = torch.linalg.inv_ex(shifted)
@@ -111,6 +135,4 @@ def resolvent(W: Operator, alpha: float) -> Tensor:
             "I + alpha (I - W) is singular for this W, so that Peaceman-Rachford cannot be used; "
             "take another alpha, or ForwardBackward(alpha=...)"
         )
-    R = inverse * (2 / alpha)
-    R.diagonal().sub_(1)
-    return R
+    return inverse

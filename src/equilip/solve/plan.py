@@ -60,6 +60,8 @@ class Plan:
         self.pace = pace
         self._tensors: tuple[Tensor, ...] | None = None
         self._prepared: Prepared | None = None
+        #: What was prepared last for slowly changing weights, and can be renewed as long as the metric serves.
+        self._latest: Prepared | None = None
         self._resolution = 0.0
         #: How the last forward equation ended.
         self.last = Status.CONVERGED
@@ -76,21 +78,28 @@ class Plan:
 
     def prepare(self, W: Operator) -> Prepared:
         """The solver prepared for W, anew. IllPosedError if W is not well-posed and has to be."""
-        with torch.no_grad():
-            metric = self._metric(W)
+        near = None if self.due else self._latest
+        metric = self._metric(W)
         scale = metric.L if metric is not None else W.norm_bound()
         self._resolution = torch.finfo(W.dense().dtype).eps * max(scale, 1.0)
         acyclic = metric is None and levels(W.dense().detach()) is not None
         if self.settings.require_well_posed and not acyclic:
             metric = require(metric)
-        return self.settings.solver.prepare(W, metric)
+        prepared = None if near is None else near.renewed(W)
+        if prepared is None:
+            prepared = self.settings.solver.prepare(W, metric)
+        if self.pace is not None:
+            self._latest = prepared
+        return prepared
 
     def _metric(self, W: Operator) -> Metric | None:
         pace = self.pace
         if pace is None or (pace.metric is None and self.lam is None):
-            return find_metric(W, self.lam)
+            with torch.no_grad():
+                return find_metric(W, self.lam)
         if self.due:
-            pace.metric = find_metric(W, self.lam)
+            with torch.no_grad():
+                pace.metric = find_metric(W, self.lam)
         pace.age += 1
         return pace.metric
 
@@ -109,16 +118,20 @@ class Plan:
 
     def run(self, prepared: Prepared, equation: Equation, start: Tensor | None) -> Outcome:
         """Solve the forward equation."""
-        return _ordinary(self.iterate(prepared, equation, start))
+        with torch.inference_mode():
+            outcome = self.iterate(prepared, equation, start)
+        return _ordinary(outcome)
 
     def run_linear(
         self, prepared: Prepared, equation: Equation, tolerance: float | None, expected: int | None
     ) -> Outcome:
         """Solve an adjoint or tangent equation."""
-        return _ordinary(self.iterate_linear(prepared, equation, tolerance, expected))
+        with torch.inference_mode():
+            outcome = self.iterate_linear(prepared, equation, tolerance, expected)
+        return _ordinary(outcome)
 
     def iterate(self, prepared: Prepared, equation: Equation, start: Tensor | None) -> Outcome:
-        """As ``run``, with tensors that autograd must not see (they were made in inference mode)."""
+        """As ``run``, for callers in inference mode, which spares every operation a look at autograd."""
         expected = None if self.pace is None else self.pace.forward
         outcome = self._iterate(prepared, equation, start, self.goal(equation.bias.dtype), expected)
         self.last = outcome.report.status
@@ -129,20 +142,18 @@ class Plan:
     def iterate_linear(
         self, prepared: Prepared, equation: Equation, tolerance: float | None, expected: int | None
     ) -> Outcome:
-        """As ``run_linear``, with tensors that autograd must not see."""
+        """As ``run_linear``, for callers in inference mode."""
         goal = self.goal(equation.bias.dtype) if tolerance is None else tolerance
         outcome = self._iterate(prepared, equation, None, goal, expected)
         if self.pace is not None:
             self.pace.adjoint = self.pace.learn(outcome.report, self.pace.adjoint)
         return outcome
 
-    @torch.inference_mode()
     def _iterate(
         self, prepared: Prepared, equation: Equation, start: Tensor | None, tolerance: float, expected: int | None
     ) -> Outcome:
-        # Inference mode spares every operation a look at autograd.
         return loop.solve(
-            prepared.stages(equation, tolerance),
+            prepared,
             equation,
             start,
             tolerance=tolerance,
@@ -159,7 +170,7 @@ class Plan:
             )
         check_finite(equation.bias)
         prepared = self.prepare(equation.W)
-        first = prepared.stages(equation, 0.5)[0][0]
+        first, _ = next(prepared.stages(equation, 0.5))
         goal = self.goal(equation.bias.dtype)
         outcome = loop.iterate(first, equation, start, tolerance=goal, limit=self.settings.max_iterations)
         task.reports.append(replace(outcome.report, residual=outcome.report.residual.detach()))

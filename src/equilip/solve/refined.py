@@ -79,7 +79,9 @@ class PreparedRefined(Prepared):
         return RefinedRun(equation, self.W32, self.base, tolerance)
 
     def stages(self, equation: Equation, tolerance: float) -> Stages:
-        return ((self, None),) if self.rescue is None else ((self, None), (self.rescue, None))
+        yield self, None
+        if self.rescue is not None:
+            yield self.rescue, None
 
     def transpose(self) -> PreparedRefined:
         rescue = None if self.rescue is None else self.rescue.transpose()
