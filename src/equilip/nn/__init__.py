@@ -8,6 +8,7 @@ from equilip.nn.module import EquilibriumModule
 from equilip.nn.monotone import MonotoneNetwork
 from equilip.nn.nemon import NEMON
 from equilip.nn.standardise import Standardise
+from equilip.nn.unconstrained import Unconstrained
 
 __all__ = [
     "LBEN",
@@ -19,5 +20,6 @@ __all__ = [
     "MonotoneNetwork",
     "Residual",
     "Standardise",
+    "Unconstrained",
     "sequential_form",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 from equilip.errors import ConfigError
 from equilip.train.toml import nearest
 
-MODELS = ("lben", "monotone", "feedforward")
+MODELS = ("lben", "monotone", "feedforward", "unconstrained")
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "elu", "softplus", "hardtanh", "sigmoid", "identity")
 LOSSES = ("cross-entropy", "margin", "lipschitz-margin", "certified")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle")

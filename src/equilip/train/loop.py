@@ -94,6 +94,7 @@ class _Seen:
     wrong: Tensor
     loss: float = 0.0
     iterations: int = 0
+    unconverged: int = 0
     lr: float = 0.0
 
 
@@ -165,6 +166,7 @@ class _Training:
             lr=seen.lr,
             seconds=time.perf_counter() - start,
             train_iterations=seen.iterations,
+            train_unconverged=seen.unconverged,
             gamma=self.model.gamma if isinstance(self.model, nn.LBEN) else None,
             validation_loss=held_loss,
             validation_error_percent=held_error,
@@ -207,6 +209,11 @@ class _Training:
                 y = model(x)
             else:
                 solution = model.solve(x)
+                if not (model.settings.raise_on_failure or bool(solution.converged.all())):
+                    solved = solution.converged.nonzero().flatten()
+                    x, labels, lost = x[solved], labels[solved], len(x) - len(solved)
+                    seen.unconverged, seen.wrong = seen.unconverged + lost, seen.wrong + lost
+                    solution = _again(model, x)
                 y, seen.iterations = solution.y, max(seen.iterations, solution.iterations)
             seen.wrong += (y.detach().argmax(1) != labels).sum()
             return self.loss(y, labels, self.slopes)
@@ -244,6 +251,13 @@ class _Training:
             return {f"{eps:g}": 100.0 * int((radius > eps).sum()) / len(self.test) for eps in self.config.eps}
 
         return shares(torch.full_like(pairs, math.sqrt(2) * float(whole))), shares(pairs)
+
+
+def _again(model: nn.EquilibriumModule, x: Tensor) -> Solution:
+    """The solve of those samples of a batch that have an equilibrium: the others must not enter any gradient."""
+    if not len(x):
+        raise ConvergenceError("no sample of a batch has an equilibrium", None)
+    return model.solve(x)
 
 
 def _wrong_percent(y: Tensor, solution: Solution | None, labels: Tensor) -> float:

@@ -24,9 +24,10 @@ class EpochMetrics:
         the difference: √2 γ, γ being the bound that holds by construction, or the pair bounds of mathematics 9.4.
         No rounding is counted: ``equilip certify`` proves what these estimate.
     train_iterations, iterations: most steps of the solver for any batch of the epoch, and for the test data.
-    unconverged: test samples without equilibrium. max_residual: the largest of the test samples, relative; None
-        if not finite. lr: of the last step. gamma: the bound after the epoch, with respect to the standardised
-        input. seconds: wall time.
+    unconverged: test samples without equilibrium. train_unconverged: training samples that had none when it was their
+        turn; they count as wrong, and have no part in the loss.
+    max_residual: the largest of the test samples, relative; None if not finite. lr: of the last step. gamma: the bound
+        after the epoch, with respect to the standardised input. seconds: wall time.
     """
 
     epoch: int
@@ -39,6 +40,7 @@ class EpochMetrics:
     lr: float
     seconds: float
     train_iterations: int = 0
+    train_unconverged: int = 0
     gamma: float | None = None
     validation_loss: float | None = None
     validation_error_percent: float | None = None

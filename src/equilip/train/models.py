@@ -13,10 +13,10 @@ from equilip.form import Form, Standardisation
 from equilip.train.config import TrainConfig
 from equilip.train.toml import nearest
 
-Model = nn.LBEN | nn.MonotoneNetwork | nn.FeedForward | nn.Explicit
+Model = nn.LBEN | nn.MonotoneNetwork | nn.FeedForward | nn.Unconstrained | nn.Explicit
 
 #: The kinds of network that a run directory can hold.
-KINDS = ("lben", "monotone", "feedforward", "explicit")
+KINDS = ("lben", "monotone", "feedforward", "unconstrained", "explicit")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"unknown kind of model {self.kind!r}; {nearest(self.kind, KINDS)}")
-        if self.kind in ("lben", "monotone") and len(self.hidden) != 1:
+        if self.kind in ("lben", "monotone", "unconstrained") and len(self.hidden) != 1:
             raise ConfigError(f"a model of kind {self.kind} has one width, not {len(self.hidden)}")
 
 
@@ -95,6 +95,16 @@ def build(
             config.hidden[0],
             q,
             m=config.m,
+            activation=sigma,
+            standardisation=standardisation,
+            dtype=dtype,
+            generator=generator,
+        )
+    if config.kind == "unconstrained":
+        return nn.Unconstrained(
+            p,
+            config.hidden[0],
+            q,
             activation=sigma,
             standardisation=standardisation,
             dtype=dtype,
