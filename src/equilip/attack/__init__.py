@@ -12,6 +12,7 @@ from equilip.attack.losses import CrossEntropy, Loss, Margin
 from equilip.attack.minimal import Minimal
 from equilip.attack.norms import L2, Box, Linf, Norm
 from equilip.attack.outcome import Outcome
+from equilip.attack.record import record, save_contradictions
 from equilip.attack.robustness import PART, Robustness, Row, Violations, default_attacks, robustness
 from equilip.attack.slope import LargestSlope, largest_slope
 from equilip.attack.target import Target
@@ -39,5 +40,7 @@ __all__ = [
     "checked_sizes",
     "default_attacks",
     "largest_slope",
+    "record",
     "robustness",
+    "save_contradictions",
 ]

@@ -9,7 +9,6 @@ bound, is a bug of equilip: it is written to attack-bug.npz (attack-bug-slope.np
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from decimal import ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,21 +86,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         )
     slope = attack.largest_slope(target, x, seed=options.seed)
     bugs = report_bugs(Path(options.run), found, slope, bound, output)
-    values = {
-        "data": name,
-        "n": len(x),
-        "norm": "l2",
-        "box": None if box is None else [box.lower, box.upper],
-        "seed": options.seed,
-        "robustness": [asdict(row) for row in found.rows],
-        "largest_slope": slope.value,
-        "largest_slope_raw": slope.value_raw,
-        "certified": None if bound is None else bound.value,
-        "certified_raw": None if bound is None else bound.value_raw,
-        "median_perturbation": found.attacked.median,
-        "bugs": bugs,
-        "seconds": found.seconds + slope.seconds,
-    }
+    values = attack.record(found, slope, bound, data=name, box=box, seed=options.seed, bugs=bugs)
     attack.Outcome.of(found, x, label, dataset.shape).save(Path(options.run) / "attack.npz")
     runs.write_result(options.run, "attack", values, slope.form_sha256)
     show(output, options.run, name, found, slope, bound)
@@ -139,24 +124,22 @@ def show(output: Output, run: str, name: str, found: Robustness, slope: LargestS
     )
 
 
-def report_bugs(run: Path, found: Robustness, slope: LargestSlope, bound: Bound | None, output: Output) -> list[str]:
+def report_bugs(run: Path, found: Robustness, slope: LargestSlope, bound: Bound | None, output: Output) -> list[Path]:
     """Write down what contradicts a certificate, and say so; the files written."""
-    files = []
-    if len(found.violations):
-        path = run / "attack-bug.npz"
-        found.violations.save(path)
-        files.append(str(path))
-        output.line(
-            f"BUG: {len(found.violations)} adversarials lie inside their certified radius. {path} holds the samples, "
-            f"the adversarials, the radii and the form's sha256; please report it with {run / 'form.safetensors'}"
-        )
-    if bound is not None and slope.contradicts(bound):
-        path = run / "attack-bug-slope.npz"
-        slope.save(path)
-        files.append(str(path))
-        output.line(
-            f"BUG: the slope found, {slope.value!r} ({slope.value_raw!r} raw), is above the proved bound, "
-            f"{bound.value!r} ({bound.value_raw!r} raw). {path} holds the pairs of inputs; please report it with "
-            f"{run / 'form.safetensors'}"
-        )
+    from equilip import attack
+
+    files = attack.save_contradictions(run, found, slope, bound)
+    for path in files:
+        if path.name == "attack-bug.npz":
+            output.line(
+                f"BUG: {len(found.violations)} adversarials lie inside their certified radius. {path} holds the "
+                "samples, the adversarials, the radii and the form's sha256; please report it with "
+                f"{run / 'form.safetensors'}"
+            )
+        elif bound is not None:
+            output.line(
+                f"BUG: the slope found, {slope.value!r} ({slope.value_raw!r} raw), is above the proved bound, "
+                f"{bound.value!r} ({bound.value_raw!r} raw). {path} holds the pairs of inputs; please report it with "
+                f"{run / 'form.safetensors'}"
+            )
     return files
