@@ -37,7 +37,8 @@ class BoundedRule(Rule):
     def matrix(self, U: Tensor, *parameters: Tensor) -> tuple[Tensor, Memory]:
         V, S, psi, C = parameters
         g = self.g
-        scale, weight = psi.exp(), psi.neg().exp_() * -g
+        scale = psi.exp()
+        weight = scale.reciprocal() * -g
         T = torch.addmm(S.mT - S, V.mT, V)
         T = torch.addmm(T, C.mT, C, alpha=g) if isinstance(g, float) else T + g * (C.mT @ C)
         gram = U @ U.mT
@@ -54,7 +55,7 @@ class BoundedRule(Rule):
         weighted = dW * memory.weight
         pull = weighted + weighted.mT
         # The derivative with respect to ψ_i is that row of W - I, plus the U Uᵀ Λ of row i and of column i.
-        dpsi = torch.linalg.vecdot(dW, W) - dW.diagonal() - torch.linalg.vecdot(pull, memory.gram)
+        dpsi = (dW * W).addcmul_(pull, memory.gram, value=-1).sum(1) - dW.diagonal()
         dS = torch.sub(minus_both, minus_dT, alpha=2).neg_()
         return pull, ((V @ minus_both).neg_(), dS, dpsi, (C @ minus_both) * -self.g)
 
@@ -97,7 +98,7 @@ class BoundedMatrix(torch.autograd.Function):
         if torch.is_grad_enabled():
             # A second derivative sees that U Uᵀ depends on U.
             gram = U @ U.mT
-        rule, memory = BoundedRule(g, ctx.epsilon), Memory(gram, psi.exp(), psi.neg().exp() * -g)
+        rule, memory = BoundedRule(g, ctx.epsilon), Memory(gram, psi.exp(), torch.exp(-psi) * -g)
         pull, (dV, dS, dpsi, dC) = rule.pullback(U, V, S, psi, C, W=W, memory=memory, dW=dW)
         dg = ((C * dC).sum() + (pull * gram).sum()) / (2 * g) if learnt else None
         return dV, dS, dpsi, pull @ U, dC, dg, None

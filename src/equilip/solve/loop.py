@@ -65,30 +65,36 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A point, the preactivation there, and the square of its relative residual, (batch,)."""
+    """A point, the preactivation there, and its relative residual, (batch,)."""
 
     z: Tensor
     s: Tensor
-    square: Tensor
+    residual: Tensor
 
     def put(self, rows: Tensor, other: Reading) -> Reading:
         """This reading with some samples replaced, each only where that lowers its residual."""
-        better = ~(other.square >= self.square[rows])
+        better = ~(other.residual >= self.residual[rows])
         rows = rows[better]
         return Reading(
             self.z.index_copy(0, rows, other.z[better]),
             self.s.index_copy(0, rows, other.s[better]),
-            self.square.index_copy(0, rows, other.square[better]),
+            self.residual.index_copy(0, rows, other.residual[better]),
         )
 
 
 def read(equation: Equation, z: Tensor) -> Reading:
-    """The residual ‖z - σ(W z + bias)‖ / ‖z‖ of every sample, squared; zero where both norms are."""
+    """The residual ‖z - σ(W z + bias)‖ / ‖z‖ of every sample; zero where both norms are."""
     s = equation.W.plus(z, equation.bias)
-    residual = equation.activation.value(s) - z
-    # vecdot is the fastest row-wise norm there is.
-    size = torch.linalg.vecdot(z, z).clamp_(min=torch.finfo(z.dtype).tiny)
-    return Reading(z, s, torch.linalg.vecdot(residual, residual).div_(size))
+    return Reading(z, s, _norm(equation.activation.value(s) - z).div_(_size(z)))
+
+
+def _norm(x: Tensor) -> Tensor:
+    # vector_norm is the fastest row-wise norm there is.
+    return torch.linalg.vector_norm(x, dim=-1)
+
+
+def _size(z: Tensor) -> Tensor:
+    return _norm(z).clamp_(min=math.sqrt(torch.finfo(z.dtype).tiny))
 
 
 def beside_bias(equation: Equation, reading: Reading) -> Reading:
@@ -97,9 +103,9 @@ def beside_bias(equation: Equation, reading: Reading) -> Reading:
     An equilibrium of zero is approached by points that are ever smaller and never relatively right: the adjoint of a
     loss that only inactive neurons feel is of this kind.
     """
-    size = torch.linalg.vecdot(reading.z, reading.z).clamp_(min=torch.finfo(reading.z.dtype).tiny)
-    bias = torch.linalg.vecdot(equation.bias, equation.bias) * NEARLY_ZERO**2
-    return Reading(reading.z, reading.s, reading.square * (size / torch.maximum(size, bias)))
+    size = _size(reading.z)
+    bias = _norm(equation.bias) * NEARLY_ZERO
+    return Reading(reading.z, reading.s, reading.residual * (size / torch.maximum(size, bias)))
 
 
 def iterate(
@@ -138,10 +144,10 @@ def iterate(
         state = run.advance(state, steps)
         taken += steps
         latest = read(run.equation, run.read(state))
-        before, worst = worst, math.sqrt(float(latest.square.detach().amax())) / tolerance
+        before, worst = worst, float(latest.residual.detach().amax()) / tolerance
         if worst > 1:
             latest = beside_bias(run.equation, latest)
-            worst = math.sqrt(float(latest.square.detach().amax())) / tolerance
+            worst = float(latest.residual.detach().amax()) / tolerance
         best = latest if best is None or rows is None else best.put(rows, latest)
         if worst <= 1:
             status = Status.CONVERGED
@@ -170,18 +176,18 @@ def iterate(
         if idle:
             steps = min(steps, SOON) if close else max(steps, wait)
         if steps >= WORTH_NARROWING:
-            open_rows = (latest.square > tolerance**2).nonzero().flatten()
-            if 2 * len(open_rows) < len(latest.square):
+            open_rows = (latest.residual > tolerance).nonzero().flatten()
+            if 2 * len(open_rows) < len(latest.residual):
                 run, state = run.narrow(open_rows), run.select(state, open_rows)
                 rows = open_rows if rows is None else rows[open_rows]
-    return Outcome(best.z, best.s, Report(best.square.sqrt(), taken, taken * run.cost, status, worst))
+    return Outcome(best.z, best.s, Report(best.residual, taken, taken * run.cost, status, worst))
 
 
 def _resolution(equation: Equation, reading: Reading) -> float:
     """The largest relative residual that the rounding of its evaluation alone can show."""
     unit = torch.finfo(reading.z.dtype).eps
-    size = reading.z.norm(dim=-1)
-    terms = (1 + equation.W.norm_bound()) * size + equation.bias.norm(dim=-1)
+    size = _norm(reading.z)
+    terms = (1 + equation.W.norm_bound()) * size + _norm(equation.bias)
     return float((unit * terms / size.clamp(min=torch.finfo(reading.z.dtype).tiny)).amax())
 
 
@@ -243,7 +249,7 @@ def _stages(
     first, own = next(stages)
     if z is not None:
         # A huge point keeps its relative residual for as long as it takes to shrink: zero is a better start.
-        z = torch.where((read(equation, z).square < 0.25)[:, None], z, 0.0)
+        z = torch.where((read(equation, z).residual < 0.5)[:, None], z, 0.0)
     outcome = iterate(first, equation, z, tolerance=tolerance, limit=min(limit, own or limit), expected=expected)
     while outcome.report.status is not Status.CONVERGED:
         stage, own = next(stages, (None, None))
@@ -255,9 +261,9 @@ def _stages(
         # keeps its relative residual for as long as it takes to shrink.
         start = torch.where((report.residual[rows] < 0.5)[:, None], outcome.z[rows], 0.0)
         rest = iterate(stage, equation.narrow(rows), start, tolerance=tolerance, limit=min(limit, own or limit))
-        found = Reading(rest.z, rest.s, rest.report.residual.square())
-        merged = Reading(outcome.z, outcome.s, report.residual.square()).put(rows, found)
+        found = Reading(rest.z, rest.s, rest.report.residual)
+        merged = Reading(outcome.z, outcome.s, report.residual).put(rows, found)
         iterations = report.iterations + rest.report.iterations
-        report = Report(merged.square.sqrt(), report.steps, iterations, rest.report.status, report.excess)
+        report = Report(merged.residual, report.steps, iterations, rest.report.status, report.excess)
         outcome = Outcome(merged.z, merged.s, report)
     return outcome

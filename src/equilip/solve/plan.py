@@ -20,7 +20,7 @@ from equilip.solve.solution import Status
 from equilip.solve.substitution import levels
 
 #: Training steps for which one reading of the spectrum serves; every step size converges, this one stays fast.
-FRESH = 32
+FRESH = 64
 
 #: A residual below this share of the tolerance would have met it a step earlier.
 SLACK = 0.25
