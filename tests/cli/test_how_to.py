@@ -10,7 +10,8 @@ import pytest
 
 from equilip.cli import main
 
-PAGES = [Path(__file__).parents[2] / "docs" / "how-to" / f"{name}.md" for name in ("train", "data", "certify")]
+NAMES = ("train", "data", "certify", "attack")
+PAGES = [Path(__file__).parents[2] / "docs" / "how-to" / f"{name}.md" for name in NAMES]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

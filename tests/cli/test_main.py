@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import subprocess
 import sys
@@ -92,7 +93,11 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_sentences() -> None:
     assert sentence(InputError("one\n  two")) == "one two"
-    assert sentence(PermissionError(13, "Permission denied", "/x")) == "/x: Permission denied"
+    denied = PermissionError(errno.EACCES, "Permission denied", "/x")
+    assert sentence(denied) == "/x: Permission denied; change its permissions, or name another place"
+    assert sentence(NotADirectoryError(errno.ENOTDIR, "Not a directory", "/x")) == "/x: Not a directory; check the path"
+    assert sentence(OSError(errno.EIO, "Input/output error", "/x")) == "/x: Input/output error"
+    assert "--limit" in sentence(MemoryError())
     assert "report" in sentence(ZeroDivisionError("oh"))
 
 

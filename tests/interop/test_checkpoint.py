@@ -127,5 +127,5 @@ def test_what_is_no_state_dict(tmp_path: Path, content: object) -> None:
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="does not exist"):
         checkpoint.read(tmp_path / "x.pt", KINDS["lben-fc"], torch.float32)
-    with pytest.raises(FormatError, match="is not a file"):
+    with pytest.raises(FormatError, match="is a folder; name the checkpoint in it"):
         checkpoint.read(tmp_path, KINDS["lben-fc"], torch.float32)

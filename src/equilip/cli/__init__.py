@@ -6,6 +6,7 @@ what the file holds). Neither this module nor a command's file imports torch bef
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -38,12 +39,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def remedy(number: int | None) -> str:
+    """The end of a sentence about a file: what to do where the system says no."""
+    match number:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return "; nothing was left half-written: free some space, or write elsewhere"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return "; change its permissions, or name another place"
+        case errno.ENOENT | errno.ENOTDIR | errno.EISDIR:
+            return "; check the path"
+    return ""
+
+
 def sentence(error: Exception) -> str:
     """One line that says what is wrong and, for faults that are not the user's, how to report it."""
     text = " ".join(str(error).split())
     if isinstance(error, EquilipError):
         return text
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'a file'}: {error.strerror}"
+        return f"{error.filename or 'a file'}: {error.strerror}{remedy(error.errno)}"
+    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
+        return "there is not enough memory for this; take fewer neurons, a smaller --batch, or a --limit"
     kind = type(error).__name__
     return f"unexpected {kind}: {text} (a fault of equilip: run again with --debug and report what it shows)"

@@ -29,4 +29,9 @@ def load_data(options: argparse.Namespace, own: str | None, form: Form, output: 
             f"the network in {options.run} takes {form.in_size} numbers, {name} has {dataset.in_features}; "
             "name the right data set with --data"
         )
+    if dataset.classes > form.out_size:
+        raise ConfigError(
+            f"the network in {options.run} tells {form.out_size} classes apart, {name} has {dataset.classes}; "
+            "name the right data set with --data"
+        )
     return name, dataset

@@ -53,7 +53,7 @@ def add_common(parser: Parser) -> None:
             group.add_argument(name, **keywords)
 
     add("--json", action="store_true", help="print one JSON object on standard output, and nothing else")
-    add("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
+    add("--seed", type=seed, default=0, metavar="N", help="seed of everything random (default: 0)")
     add("--device", default="cpu", help="where to compute: cpu, cuda, ... (default: cpu)")
     add("--debug", action="store_true", help="show the traceback of an error")
 
@@ -78,6 +78,14 @@ def count(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number that every generator of random numbers takes."""
+    value = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
     return value
 
 

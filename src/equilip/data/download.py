@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 from equilip.data.catalogue import Source
 from equilip.errors import DataError
+
+#: Errors of the disk, which another mirror does not mend.
+_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 #: What pooch calls to fetch one address: (url, output file, pooch) -> None.
 Downloader = Callable[[str, Any, Any], Any]
@@ -47,6 +51,11 @@ def fetch(source: Source, folder: Path, *, progress: bool = False, downloader: D
                     )
                     break
                 except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
+                    if isinstance(error, OSError) and error.errno in _OURS:
+                        raise DataError(
+                            f"could not keep {name} of {source.title} in {folder}: {error.strerror}; make room there, "
+                            "or get the files yourself and name their folder with --data-dir"
+                        ) from error
                     failures.append(f"{mirror}: {_brief(error)}")
             else:
                 raise DataError(

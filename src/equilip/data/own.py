@@ -29,20 +29,27 @@ def read_npz(path: str | os.PathLike[str]) -> Dataset:
     file, where it is no such file, and where its arrays cannot be used.
     """
     path = Path(path)
+    foreign = f"{path} is not a file of numpy.savez, or it is damaged"
+    write = "write one with numpy.savez(path, X=X, y=y)"
     try:
         with path.open("rb") as stream:
+            if stream.read(2) not in (b"PK", b"\x93N"):
+                raise DataError(f"{foreign}; {write}")
+            stream.seek(0)
             arrays = _read(np.load(stream, allow_pickle=False), path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; check the path behind npz:") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder; name the file in it behind npz:") from None
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise DataError(
                 f"{path} holds Python objects (labels as text, rows of unequal length); encode labels as whole numbers "
                 "from 0 and samples as an array of numbers"
             ) from None
-        raise DataError(f"{path} is not a file of numpy.savez, or it is damaged: {error}") from None
+        raise DataError(f"{foreign} ({error}); {write}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise DataError(f"{path} is not a file of numpy.savez, or it is damaged: {error}") from None
+        raise DataError(f"{foreign} ({error}); {write}") from None
     try:
         return from_arrays(*arrays, name=f"npz:{path}")
     except InputError as error:

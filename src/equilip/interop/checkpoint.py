@@ -21,7 +21,8 @@ def read(path: Path, kind: Kind, dtype: torch.dtype) -> dict[str, Tensor]:
     it is of another kind, or when a tensor is missing, of the wrong shape, or not finite.
     """
     if not path.is_file():
-        raise FormatError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
+        what = "is a folder; name the checkpoint in it" if path.exists() else "does not exist; check the path"
+        raise FormatError(f"{path} {what}")
     found = _matlab(path) if kind.matlab else _pytorch(path)
     tensors = _select(found, kind, path)
     sizes: dict[str, tuple[int, str]] = {}

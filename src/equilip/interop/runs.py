@@ -57,8 +57,14 @@ def import_run(
         ),
     )
     path = runs.prepare(out or Path("runs") / source.stem, overwrite=overwrite)
-    runs.write_config(path, config)
-    return path, config, runs.write_model(path, model)
+    try:
+        runs.write_config(path, config)
+        digest = runs.write_model(path, model)
+    except BaseException:
+        # Half an import is nothing that could be continued.
+        runs.discard(path)
+        raise
+    return path, config, digest
 
 
 def _kind(model: Imported) -> str:

@@ -11,7 +11,7 @@ def device(name: str) -> torch.device:
     """The device of that name; ConfigError when it is unknown or not there."""
     try:
         found = torch.device(name)
-        torch.empty(0, device=found)
+        torch.zeros((), device=found).item()  # "meta" has no numbers
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ConfigError(f"the device {name!r} is not available here; use --device cpu") from None
     return found

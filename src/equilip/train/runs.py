@@ -102,6 +102,7 @@ def prepare(out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """An empty run directory at ``out``. One that holds anything is refused, unless ``overwrite``, which
     removes the artefacts of an earlier run and nothing else. ConfigError when it cannot be written."""
     path = Path(out)
+    fresh = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
         remove_temporaries(path)
@@ -115,8 +116,18 @@ def prepare(out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         write_whole(path / "metrics.jsonl", b"")
         (path / "metrics.jsonl").unlink()
     except OSError as error:
+        if fresh and path.is_dir():
+            path.rmdir()
         raise ConfigError(f"cannot write to {path}: {error.strerror or error}; choose another --out") from error
     return path
+
+
+def discard(path: Path) -> None:
+    """Take back what was written into a run directory: every artefact, and the directory if it is empty then."""
+    for name in ARTEFACTS:
+        (path / name).unlink(missing_ok=True)
+    if not any(path.iterdir()):
+        path.rmdir()
 
 
 def remove_temporaries(path: Path) -> None:
@@ -175,7 +186,8 @@ def load_config(path: str | os.PathLike[str]) -> RunConfig:
     folder = Path(path)
     file = folder / "config.toml"
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a run directory: it does not exist")
+        what = "is a file; name the folder that it is in" if folder.exists() else "does not exist"
+        raise ConfigError(f"{folder} is not a run directory: it {what}")
     if not file.is_file():
         raise ConfigError(f"{folder} is not a run directory: it has no config.toml; `equilip train --out` makes one")
     tables = toml.read(file)

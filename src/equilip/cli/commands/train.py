@@ -113,8 +113,9 @@ def _watch(options: argparse.Namespace, output: Output, config: TrainConfig, out
 
         try:
             path = work(report)
-        except KeyboardInterrupt:
-            output.line(f"stopped; continue with: equilip train --resume {out}")
+        except (KeyboardInterrupt, OSError):
+            if Path(out, "config.toml").is_file():
+                output.line(f"stopped; continue with: equilip train --resume {out}")
             raise
     if board is not None:
         board.close()
