@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from equilip.errors import FormatError
-from equilip.form import write_whole
+from equilip.form import naming, write_whole
 
 NAME = "metrics.jsonl"
 
@@ -53,7 +53,7 @@ Report = Callable[[EpochMetrics], None]
 
 def append(folder: Path, metrics: EpochMetrics) -> None:
     """Add a line to the file of a run directory."""
-    with (folder / NAME).open("a", encoding="utf-8") as log:
+    with naming(folder / NAME), (folder / NAME).open("a", encoding="utf-8") as log:
         log.write(_line(metrics))
 
 
