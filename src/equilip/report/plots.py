@@ -29,9 +29,9 @@ _COLOURS = (
 
 _WIDTH = 480.0
 _HEIGHT = 250.0
-_LEFT, _RIGHT, _BOTTOM = 50.0, 16.0, 44.0
+_LEFT, _RIGHT, _BOTTOM = 50.0, 16.0, 48.0
 #: A character's width and a line's height, in the size that small screens have.
-_CHARACTER, _LEADING = 7.2, 19.0
+_CHARACTER, _LEADING = 8.2, 21.0
 #: Up to this many points a line has a mark at each.
 _MARKED = 24
 
@@ -160,11 +160,11 @@ class _Frame:
         for tick in self.x.ticks:
             x = self.x.place(tick)
             parts.append(f'<path class="axis" d="M{x:.1f} {bottom:.1f}v5"/>')
-            parts.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{bottom + 19:.1f}">')
+            parts.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{bottom + 20:.1f}">')
             parts[-1] += f"{text(tick)}</text>"
         parts.append(f'<path class="axis" d="M{_LEFT:g} {bottom:.1f}H{right:g}"/>')
         across = (_LEFT + right) / 2
-        parts.append(f'<text class="label" text-anchor="middle" x="{across:g}" y="{bottom + 38:.1f}">')
+        parts.append(f'<text class="label" text-anchor="middle" x="{across:g}" y="{bottom + 41:.1f}">')
         parts[-1] += f"{escape(self.x_label)}</text>"
         return parts
 
@@ -315,6 +315,6 @@ STYLE = (
     ".chart .line.again{stroke-dasharray:1 4}.chart .line.dashed{stroke-dasharray:6 4}"
     ".chart .line.thin{stroke-width:1;opacity:.6}"
     ".chart .dot{fill:var(--c)}.chart .dot.again{fill:none;stroke:var(--c);stroke-width:2}"
-    ".chart .band{fill:var(--c);opacity:.16}"
-    "@media(max-width:600px){.chart{font-size:14px}}"
+    ".chart .band{fill:var(--c);opacity:.22}"
+    "@media(max-width:600px){.chart{font-size:16px}}"
 )

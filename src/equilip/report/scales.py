@@ -81,13 +81,14 @@ def _step(rough: float) -> float:
 
 
 def _log_ticks(low: float, high: float, count: int) -> tuple[float, ...]:
-    """Powers of ten, thinned out where there are many; with 2 and 5 between where there are few."""
+    """Powers of ten, thinned out where there are many; with more between where there are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, math.ceil((last - first) / count))
     powers = range(first, last + 1, every)
-    for factors in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), tuple(1.0 + 0.5 * k for k in range(18))):
+    for factors in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
         ticks = tuple(factor * 10.0**power for power in powers for factor in factors)
         inside = tuple(tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9))
         if len(inside) >= 3 or every > 1:
             return inside
-    return (low, high)
+    step = _step((high - low) / count)
+    return tuple(number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1))
