@@ -13,9 +13,9 @@ from checker_artefacts import Array, certificate, form_bytes, lben, lipschitz_cl
 from checker_rational import claims_hold, lipschitz_matrix, positive_definite
 
 from equilip.checker import Claim
-from equilip.checker.claims import gram_above
 from equilip.checker.exact import Budget
 from equilip.checker.files import Form
+from equilip.checker.quadratic import gram_above
 
 
 def block(kind: str, size: int, **parameters: float) -> dict[str, Any]:
@@ -283,8 +283,8 @@ def test_what_stands_in_for_inverse_squares_is_never_below(dtype: type) -> None:
     for std in [*rng.uniform(1e-3, 1e3, 50), 0.25, 3.0, 1e-8]:
         one = np.ones((1, 1), dtype)
         form = Form(one[:0, :0], one[:0], one[:, :0], one, np.array([std], dtype), ())
-        above = gram_above(form, True, Budget())
+        above = gram_above(form.U, form.D, form.std, Budget())
         ratio = Fraction(int(above.integers[0, 0])) * Fraction(2) ** above.exponent * Fraction(float(form.std[0])) ** 2
         assert 1 <= ratio < 1 + Fraction(1, 2**60)
         assert ratio == 1 or std != 0.25
-        assert gram_above(form, False, Budget()).integers.tolist() == [[1]]
+        assert gram_above(form.U, form.D, None, Budget()).integers.tolist() == [[1]]

@@ -5,6 +5,9 @@ proof itself accounted for. What is merely estimated from below lives in :mod:`e
 """
 
 from equilip.certify.bounds import Bound, Slopes, lipschitz, prove, raw_bound
+from equilip.certify.contraction import ContractionBounds, contraction_bounds
+from equilip.certify.interval import interval
+from equilip.certify.linf import LinfBound, lipschitz_linf
 from equilip.certify.local import LocalBound, lipschitz_local
 from equilip.certify.norms import product_of_norms
 from equilip.certify.pairs import RowBounds, rows
@@ -15,11 +18,16 @@ from equilip.certify.recall import recall
 __all__ = [
     "ALLOWANCE",
     "Bound",
+    "ContractionBounds",
+    "LinfBound",
     "LocalBound",
     "RowBounds",
     "Slopes",
     "check_guarantee",
+    "contraction_bounds",
+    "interval",
     "lipschitz",
+    "lipschitz_linf",
     "lipschitz_local",
     "product_of_norms",
     "prove",

@@ -5,54 +5,82 @@ from __future__ import annotations
 import json
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equilip
+from equilip.certify.bounds import Bound, Slopes
+from equilip.certify.linf import LinfBound, LinfProof
 from equilip.form import write_whole
 from equilip.rounding import Array
-
-if TYPE_CHECKING:
-    from equilip.certify.bounds import Bound
 
 FORMAT = "equilip.certificate/1"
 
 
-def describe(bound: Bound, *, form_file: str = "form.safetensors") -> dict[str, Any]:
+def describe(bound: Bound | LinfBound, *, form_file: str = "form.safetensors") -> dict[str, Any]:
     """The certificate as plain data: one claim in standardised units and one in raw units."""
-    claims = [
-        claim(bound, "standardised", bound.value, bound.multipliers),
-        claim(bound, "raw", bound.value_raw, bound.multipliers_raw),
-    ]
     record: dict[str, Any] = {
         "format": FORMAT,
         "form": {"file": form_file, "sha256": bound.form_sha256},
-        "claims": claims,
+        "claims": _claims(bound),
         "method": bound.method,
         "seconds": round(bound.seconds, 6),
-        "inflation": bound.inflation,
-        "readable": f"l2 slope at most {bound.value:.6g} (standardised input), {bound.value_raw:.6g} (raw input)",
+        "readable": (
+            f"{bound.norm} slope at most {bound.value:.6g} (standardised input), {bound.value_raw:.6g} (raw input)"
+        ),
         "version": equilip.__version__,
     }
-    return record | ({"note": bound.note} if bound.note else {})
+    if isinstance(bound, LinfBound):
+        return record
+    return record | {"inflation": bound.inflation} | ({"note": bound.note} if bound.note else {})
+
+
+def _claims(bound: Bound | LinfBound) -> list[dict[str, Any]]:
+    if isinstance(bound, LinfBound):
+        return [
+            linf_claim(bound.slopes, "standardised", bound.value, bound.proof),
+            linf_claim(bound.slopes, "raw", bound.value_raw, bound.proof_raw),
+        ]
+    return [
+        claim(bound, "standardised", bound.value, bound.multipliers),
+        claim(bound, "raw", bound.value_raw, bound.multipliers_raw),
+    ]
 
 
 def claim(bound: Bound, units: str, value: float, multipliers: Array) -> dict[str, Any]:
-    """One claim; every number that a proof needs is an exact hexadecimal float."""
+    """One l2 claim; every number that a proof needs is an exact hexadecimal float."""
+    own = _stated("l2", units, value, bound.slopes)
+    return own | {"multipliers": _exact(multipliers)}
+
+
+def linf_claim(slopes: tuple[Slopes, ...], units: str, value: float, proof: LinfProof) -> dict[str, Any]:
+    """One l-infinity claim: the comparison weights, and for each output its quadratic form where it has one."""
+    rows = [
+        None if row is None else {"multipliers": _exact(row.multipliers), "weights": _exact(row.weights)}
+        for row in proof.rows
+    ]
+    own = _stated("linf", units, value, slopes)
+    return own | {"comparison": None if proof.comparison is None else _exact(proof.comparison), "rows": rows}
+
+
+def _stated(norm: str, units: str, value: float, slopes: tuple[Slopes, ...]) -> dict[str, Any]:
     return {
         "kind": "lipschitz",
-        "norm": bound.norm,
+        "norm": norm,
         "units": units,
         "bound": float(value).hex(),
         "slopes": {
-            "lower": [float(block.lower).hex() for block in bound.slopes],
-            "upper": [float(block.upper).hex() for block in bound.slopes],
+            "lower": [float(block.lower).hex() for block in slopes],
+            "upper": [float(block.upper).hex() for block in slopes],
         },
-        "multipliers": [float(multiplier).hex() for multiplier in multipliers],
         "well_posed": True,
     }
 
 
-def write(bound: Bound, path: str | PathLike[str], *, form_file: str = "form.safetensors") -> None:
+def _exact(numbers: Array) -> list[str]:
+    return [float(number).hex() for number in numbers]
+
+
+def write(bound: Bound | LinfBound, path: str | PathLike[str], *, form_file: str = "form.safetensors") -> None:
     """Write the certificate of ``bound`` to ``path``: all of it, or nothing."""
     content = json.dumps(describe(bound, form_file=form_file), indent=1) + "\n"
     write_whole(Path(path), content.encode())

@@ -1,8 +1,9 @@
 """The stand-alone checker of certificates: Python, numpy, and nothing else of equilip.
 
 It reads ``certificate.json`` and ``form.safetensors``, builds the matrix of each claim from the stored numbers
-in exact integer arithmetic, and proves it positive definite. docs/what-is-proved.md says what must be trusted.
-Read it in this order: verdict, exact, definite, claims, files.
+in exact integer arithmetic, and proves it positive definite (or, for some l-infinity bounds, checks inequalities).
+docs/what-is-proved.md says what must be trusted.
+Read it in this order: verdict, exact, definite, quadratic, claims, files.
 """
 
 from __future__ import annotations

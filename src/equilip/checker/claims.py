@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from equilip.checker.definite import prove_positive_definite
-from equilip.checker.exact import Budget, Exact
+from equilip.checker.exact import Budget, Exact, Floats
 from equilip.checker.files import Form, Record, hexadecimal, record, sequence
+from equilip.checker.quadratic import gram_above, prove_form, squares_above
 from equilip.checker.verdict import Claim, Refused
 
 Proof = Callable[[Form, Record, Budget], Claim]
@@ -33,121 +33,121 @@ def neuron_slopes(form: Form, fields: object) -> tuple[NDArray[np.float64], NDAr
     return np.repeat(np.array(lower), sizes), np.repeat(np.array(upper), sizes)
 
 
-def gram_above(form: Form, raw: bool, budget: Budget) -> Exact:
-    """K with K - V S⁻² Vᵀ positive semidefinite, V = [U; D]; S = diag(std) in raw units, else the identity.
+def positive(entries: object, what: str, count: int) -> NDArray[np.float64]:
+    """``count`` positive floats."""
+    numbers = [hexadecimal(entry, f"an entry of {what}") for entry in sequence(entries, what, count, count)]
+    if not all(number > 0.0 for number in numbers):
+        raise Refused(f"{what}: every entry must be positive")
+    return np.array(numbers, dtype=np.float64)
 
-    Dyadic numbers T_j >= 1/std_j² stand in for 1/std_j², which is none: V (T - S⁻²) Vᵀ is positive
-    semidefinite. T is less than 2⁻⁶⁰ above, relatively, and equal where std_j is a power of two.
-    """
-    p = form.U.shape[1]
-    scale = None
-    if raw and form.std is not None:
-        std = Exact.of(form.std[None, :], budget)
-        places = 2 * std.bits + 60
-        above = -(-(1 << places) // (std.integers * std.integers))  # rounded up
-        scale = Exact(above, -places - 2 * std.exponent, budget)
-    total = None
-    for start in range(0, p, 1024):  # not all inputs at once: integers take more memory than floats
-        part = slice(start, start + 1024)
-        V = Exact.of(np.vstack([form.U[:, part], form.D[:, part]]), budget)
-        weighted = V if scale is None else V * Exact(scale.integers[:, part], scale.exponent, budget)
-        product = weighted @ V.T
-        total = product if total is None else total + product
-    assert total is not None  # p is at least 1
-    return total
+
+def stated(fields: Record) -> tuple[bool, float]:
+    """Whether the claim is in raw units, and its bound, after checking that it says what claims of slopes say."""
+    if fields["units"] not in ("standardised", "raw"):
+        raise Refused("the claim's units are neither standardised nor raw")
+    if fields["well_posed"] is not True:
+        raise Refused("the claim does not say that the network is well posed")
+    bound = hexadecimal(fields["bound"], "bound")
+    if bound <= 0.0:
+        raise Refused("the bound must be positive")
+    return fields["units"] == "raw", bound
 
 
 def lipschitz_l2(form: Form, fields: Record, budget: Budget) -> Claim:
     """For every input there is exactly one equilibrium, and ‖y(x) - y(x')‖₂ <= bound ‖x - x'‖₂.
 
-    Differences between two inputs are called z, s = W z + U ξ, ξ and η = -(C z + D ξ), which is minus the
-    output's. Slopes in [l, u] mean (z - l s)(z - u s) <= 0 in each neuron (mathematics 0). Define
-
-        F(z, ξ, η) = 2 Σ λ (z - l s)(z - u s) + ρ ‖S ξ‖² + ‖η‖² + 2 ηᵀ(C z + D ξ),   ρ = bound², λ > 0,
-
-    a quadratic form in three free vectors; S ξ is ξ, or the difference of raw inputs. If F is positive definite:
-
-    - The bound holds: for the differences above the sum is <= 0, so 0 <= F <= ρ ‖S ξ‖² - ‖C z + D ξ‖².
-    - One equilibrium: with ξ = η = 0, F is the z-block P of mathematics 9.3, so P is positive definite, which
-      gives existence and uniqueness (1.1, 9.3). Nothing further is to be proved for "well_posed".
-
-    F is proved positive definite by a lower bound whose ξ-block is ρ S². Write θ = 2 l u λ for the coefficient
-    of s²; for any matrix Γ and w = Γ [z; η], θ s² >= θ (2 w s - w²). With this, h = [z; η], V = [U; D],
-
-        F >= hᵀ H h + 2 (J h)ᵀ V ξ + ρ ‖S ξ‖²,     J = diag(-λ (l + u), I) + θ Γ   (rows of θ Γ for η: zero),
-        H = diag(2 λ, I) + [0 Cᵀ; C 0] - (λ (l + u) W + its transpose) + (Γᵀ θ W + its transpose) - Γᵀ θ Γ,
-
-    and eliminating ξ leaves ρ H - Jᵀ (V S⁻² Vᵀ) J, of size n + q however many the inputs; ``gram_above`` may
-    stand in for V S⁻² Vᵀ because that only lowers it. Γ is a proposal: the w that is s at the minimising ξ
-    loses nothing. With l = 0, θ is zero and so is every term with Γ: this is the matrix of mathematics 10.2.
+    The form F of :func:`prove_form` with ρ = bound² and S ξ = ξ, or the difference of raw inputs.
     """
-    names = {"kind", "norm", "units", "bound", "slopes", "multipliers", "well_posed"}
-    record(fields, "the claim", names)
-    if fields["units"] not in ("standardised", "raw"):
-        raise Refused("the claim's units are neither standardised nor raw")
-    if fields["well_posed"] is not True:
-        raise Refused("the claim does not say that the network is well posed")
-    n, q = form.W.shape[0], form.C.shape[0]
-    bound = hexadecimal(fields["bound"], "bound")
-    entries = sequence(fields["multipliers"], "multipliers", n, n)
-    multipliers = np.array([hexadecimal(entry, "a multiplier") for entry in entries])
-    if bound <= 0.0 or not (multipliers > 0.0).all():
-        raise Refused("the bound and every multiplier must be positive")
-    lower, upper = neuron_slopes(form, fields["slopes"])
-
-    def exact(floats: NDArray[np.floating]) -> Exact:
-        return Exact.of(floats, budget)
-
-    def column(neurons: NDArray[np.float64], outputs: float = 0.0) -> Exact:
-        return exact(np.append(neurons, np.full(q, outputs))[:, None])
-
-    def padded(block: NDArray[np.floating]) -> Exact:
-        return exact(np.pad(block, ((0, n + q - block.shape[0]), (0, n + q - block.shape[1]))))
-
-    identity, outputs = exact(np.eye(n + q)), column(np.zeros(n), 1.0)
-    rho = exact(np.array([[bound]])) * exact(np.array([[bound]]))
-    lam, low, high = column(multipliers), column(lower), column(upper)
-    slope, theta = lam * (low + high), (lam + lam) * low * high
-    W, K = padded(form.W), gram_above(form, fields["units"] == "raw", budget)
-    corner = np.zeros((n + q, n + q))
-    corner[n:, :n] = form.C
-    H = identity * (lam + lam + outputs) + exact(corner) + exact(corner.T) - slope * W - (slope * W).T
-    J = outputs - slope  # diag(-λ (l + u), I), as a column
-    if not theta.bits:
-        proved = rho * H - J * K * J.T
-    else:
-        gamma = padded(propose_gamma(n, *(part.floats() for part in (rho, slope, theta, W, K))))
-        weighted = theta * gamma
-        cross = weighted.T @ W
-        H = H + cross + cross.T - gamma.T @ weighted
-        full = identity * J + weighted
-        proved = rho * H - full.T @ K @ full
-    prove_positive_definite(proved)
+    record(fields, "the claim", {"kind", "norm", "units", "bound", "slopes", "multipliers", "well_posed"})
+    raw, bound = stated(fields)
+    multipliers = positive(fields["multipliers"], "multipliers", form.W.shape[0])
+    slopes = neuron_slopes(form, fields["slopes"])
+    rho = Exact.of(np.array([[bound]]), budget) * Exact.of(np.array([[bound]]), budget)
+    K = gram_above(form.U, form.D, form.std if raw else None, budget)
+    prove_form(form.W, form.C, K, rho, multipliers, slopes, budget)
     return Claim("lipschitz", "l2", str(fields["units"]), bound)
 
 
-def propose_gamma(n: int, *parts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Γ with Γ [z; η] = W z + U ξ at the ξ that minimises F, in floating point; nothing rests on it.
+def lipschitz_linf(form: Form, fields: Record, budget: Budget) -> Claim:
+    """For every input there is exactly one equilibrium, and |y_i(x) - y_i(x')| <= bound max_j |x_j - x'_j| for all i.
 
-    The minimum is at (ρ S² + UᵀθU) ξ = Uᵀ(λ (l + u) - θ W) z - Dᵀη, and U (ρ S² + UᵀθU)⁻¹ Vᵀ is
-    (ρ I + K₁₁ θ)⁻¹ [K₁₁ K₁₂] with K = V S⁻² Vᵀ. Thirty digits of each column are kept: the loss is quadratic.
+    Raw inputs that differ by at most 1 make ξ_j differ by at most s_j = 1/std_j; s_j = 1 in standardised units.
+    Every output is proved in one of two ways. Its entry of ``rows`` has multipliers λ and weights v: the form F of
+    :func:`prove_form` for this output alone with ρ = 1, S = diag(v), so that Δy_i² <= Σ v_j² ξ_j² <= Σ v_j² s_j². Or
+    it is null: then ``comparison`` has w > 0 with w - u M w >= u |U| s and > 0, where M is the diagonal of W and
+    the absolute values off it. So 1 - uM is an M-matrix; there is one equilibrium (a contraction in the norm of
+    weights w), |z| <= w for the differences, entry by entry, and |Δy_i| <= Σ |C_ij| w_j + Σ |D_ij| s_j.
     """
-    rho, slope, theta, W, K = parts
-    W, K11, K12 = W[:n, :n], K[:n, :n], K[:n, n:]
-    right = np.hstack([K11 @ (np.diag(slope[:n, 0]) - theta[:n] * W), -K12])
-    try:
-        gamma = np.linalg.solve(rho * np.eye(n) + K11 * theta[:n, 0], right)
-    except np.linalg.LinAlgError:
-        raise Refused("no proposal was found for neurons whose slopes are bounded from below") from None
-    gamma[:, :n] += W
-    if not np.isfinite(gamma).all():
-        raise Refused("the range of magnitudes of the numbers is too large")
-    power = np.frexp(np.abs(gamma).max(axis=0))[1] - 30
-    return np.ldexp(np.rint(np.ldexp(gamma, -power)), power)
+    record(fields, "the claim", {"kind", "norm", "units", "bound", "slopes", "comparison", "rows", "well_posed"})
+    raw, bound = stated(fields)
+    n, q, p = form.W.shape[0], form.C.shape[0], form.U.shape[1]
+    slopes = neuron_slopes(form, fields["slopes"])
+    rows = sequence(fields["rows"], "rows", q, q)
+    squared = Exact.of(np.array([[bound]]), budget) * Exact.of(np.array([[bound]]), budget)
+    std = form.std if raw else None
+    for index, entry in enumerate(rows):
+        if entry is None:
+            continue
+        row = record(entry, "a row", {"multipliers", "weights"})
+        multipliers = positive(row["multipliers"], "multipliers", n)
+        weights = positive(row["weights"], "weights", p)
+        exact = Exact.of(weights[None, :], budget)
+        sizes = exact * exact if std is None else exact * exact * squares_above(std, budget)
+        at_most(total(sizes), squared, f"the weights of row {index}")
+        C, D = form.C[index : index + 1], form.D[index : index + 1]
+        one = Exact.of(np.ones((1, 1)), budget)
+        prove_form(form.W, C, gram_above(form.U, D, weights, budget), one, multipliers, slopes, budget)
+    if fields["comparison"] is not None:
+        weight = positive(fields["comparison"], "comparison", n)
+        compared = [index for index, entry in enumerate(rows) if entry is None]
+        prove_comparison(form, weight, slopes[1], inverse_above(std, p, budget), compared, bound, budget)
+    elif any(entry is None for entry in rows):
+        raise Refused("an output has neither a row nor a comparison that proves it")
+    return Claim("lipschitz", "linf", str(fields["units"]), bound)
+
+
+def prove_comparison(
+    form: Form, weight: NDArray[np.float64], slope: Floats, s: Exact, outputs: list[int], bound: float, budget: Budget
+) -> None:
+    """The inequalities of the comparison matrix for s (p, 1), and the bound of these outputs; ``Refused`` if not."""
+    W = np.abs(form.W)
+    np.fill_diagonal(W, np.diagonal(form.W))
+    w, u = Exact.of(weight[:, None], budget), Exact.of(slope[:, None], budget)
+    slack = w - u * (Exact.of(W, budget) @ w)
+    if not (slack.integers > 0).all():
+        raise Refused("the comparison matrix is not an M-matrix for these weights")
+    if not ((slack - u * (Exact.of(np.abs(form.U), budget) @ s)).integers >= 0).all():
+        raise Refused("the comparison does not bound how far the neurons move")
+    C, D = (Exact.of(np.abs(part[outputs]), budget) for part in (form.C, form.D))
+    if outputs:
+        at_most(C @ w + D @ s, Exact.of(np.array([[bound]]), budget), "the comparison")
+
+
+def inverse_above(std: Floats | None, p: int, budget: Budget) -> Exact:
+    """Dyadic numbers s_j >= 1/std_j, (p, 1), less than 2⁻⁶⁰ above; 1 where there is no std."""
+    if std is None:
+        return Exact.of(np.ones((p, 1)), budget)
+    exact = Exact.of(std[:, None], budget)
+    places = exact.bits + 60
+    return Exact(-(-(1 << places) // exact.integers), -places - exact.exponent, budget)
+
+
+def total(row: Exact) -> Exact:
+    """The sum of a row (1, p), (1, 1)."""
+    return Exact(np.array([[sum(row.integers[0].tolist())]], dtype=object), row.exponent, row.budget)
+
+
+def at_most(numbers: Exact, limit: Exact, what: str) -> None:
+    """``Refused`` where some number exceeds the limit."""
+    if not ((limit - numbers).integers >= 0).all():
+        raise Refused(f"{what} gives more than the bound claimed")
 
 
 #: Kind and norm of a claim -> its proof.
-PROOFS: dict[tuple[str, str], Proof] = {("lipschitz", "l2"): lipschitz_l2}
+PROOFS: dict[tuple[str, str], Proof] = {
+    ("lipschitz", "l2"): lipschitz_l2,
+    ("lipschitz", "linf"): lipschitz_linf,
+}
 
 
 def prove(form: Form, claim: object, budget: Budget) -> Claim:
