@@ -1,0 +1,12 @@
+"""The published experiments, one file each, and what carries them out.
+
+An experiment is a list of networks, each an ordinary run directory, and of what is measured of each.
+:data:`EXPERIMENTS` has them by name. Torch is imported when an experiment is carried out.
+"""
+
+from equilip.paper import lben_mnist
+
+#: What makes each experiment.
+EXPERIMENTS = {lben_mnist.NAME: lben_mnist.experiment}
+
+__all__ = ["EXPERIMENTS"]

@@ -1,0 +1,106 @@
+"""The tables of an experiment: rows of text for a terminal, a page, or Markdown to paste into documentation."""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from equilip.paper.results import ROOM, Result
+
+#: Sizes of the gradient step that the second table shows, standardised: the nearest that were measured.
+SIZES = (0.8, 1.5, 3.0, 6.0)
+
+_NONE = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A header and rows of cells; the first column names the row."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """The same as Markdown."""
+        lines = [self.columns, ("---", *["---:"] * (len(self.columns) - 1)), *self.rows]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def overview(results: Sequence[Result]) -> Table:
+    """Test error, largest slope, bound and tightness of each network, each beside the published figure."""
+    columns = (
+        "network", "test error", "published", "largest slope found", "published", "proved bound",
+        "found / proved", "published, found / γ",
+    )  # fmt: skip
+    return Table(columns, tuple(_row(result) for result in results))
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    published = result.published
+    return (
+        result.network.label,
+        f"{result.test_error_percent:.2f} %",
+        _NONE if published is None else f"{published.test_error_percent:.2f} %",
+        # What is found is rounded down and what is proved up, so that both hold as they are shown.
+        _digits(result.largest_slope, decimal.ROUND_FLOOR),
+        _NONE if published is None else f"{published.largest_slope:.4g}",
+        _NONE if result.proved is None else _digits(result.proved, decimal.ROUND_CEILING),
+        _NONE if result.tightness is None else f"{_digits(100 * result.tightness, decimal.ROUND_FLOOR)} %",
+        _NONE if published is None or published.tightness is None else f"{100 * published.tightness:.1f} %",
+    )
+
+
+def fast_gradient(results: Sequence[Result]) -> Table:
+    """Errors after a gradient step of some sizes, each beside the published one."""
+    some = results[0].eps if results else ()
+    chosen = sorted({min(range(len(some)), key=lambda k: abs(some[k] - size)) for size in SIZES}) if some else []
+    rows = []
+    for result in results:
+        theirs = () if result.published is None else result.published.fast_gradient_error
+        cells = [
+            f"{100 * result.fast_gradient_error[k]:.1f} %" + (f" ({100 * theirs[k]:.1f} %)" if theirs else "")
+            for k in chosen
+        ]
+        rows.append((result.network.label, *cells))
+    return Table(("network", *(f"ε = {some[k]:g}" for k in chosen)), tuple(rows))
+
+
+def verdicts(results: Sequence[Result]) -> list[str]:
+    """One sentence for each thing that was to be reproduced, naming what was not."""
+    compared = [result for result in results if result.error_reproduced is not None]
+    above = [
+        f"{result.network.label} (by {result.test_error_percent - result.published.test_error_percent:.2f} points)"
+        for result in compared
+        if result.error_reproduced is False and result.published is not None
+    ]
+    bounded = [result for result in results if result.tightness_reproduced is not None]
+    looser = [
+        f"{result.network.label} ({100 * (result.tightness or 0.0):.1f} %)"
+        for result in bounded
+        if result.tightness_reproduced is False
+    ]
+    found = [
+        _said(len(compared), above, f"test errors at most {ROOM:g} points above the published ones"),
+        _said(len(bounded), looser, "bounds at least as tight as published"),
+    ]
+    for result in results:
+        if result.unconverged or result.train_unconverged:
+            found.append(
+                f"{result.network.label}: no equilibrium was found for {result.unconverged} test samples, which count "
+                f"as errors, and for {result.train_unconverged} training samples in the last epoch, left out of it."
+            )
+        if result.bugs:
+            found.append(f"BUG: {result.network.label}: what was found contradicts a proof: {', '.join(result.bugs)}")
+    return found
+
+
+def _said(count: int, missing: Sequence[str], what: str) -> str:
+    if not missing:
+        return f"{count} of {count} {what}."
+    return f"{count - len(missing)} of {count} {what}; not so: {', '.join(missing)}."
+
+
+def _digits(value: float, rounding: str) -> str:
+    """Four significant digits."""
+    return f"{decimal.Context(prec=4, rounding=rounding).create_decimal_from_float(value):f}"
