@@ -99,20 +99,39 @@ def arguments(form: Form, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     return s, gamma(form.hidden_size + form.in_size + 8) * size * _GROW
 
 
-def margins(form: Form, x: Tensor, label: Tensor, multipliers: Tensor) -> Margins:
-    """Proved margins of ``label`` (batch,) over every other class, for raw inputs ``x`` (batch, p)."""
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """Outputs as computed in float64, and what is proved about them.
+
+    ``y`` (batch, q); ``rounding`` (batch, q): how far each may be from C z + D xi + c for the ``z`` (batch, n) that was
+    computed; ``error`` (batch,): proved l2 distances of z to the exact equilibria. ``form`` is the form in float64.
+    """
+
+    form: Form
+    y: Tensor
+    rounding: Tensor
+    z: Tensor
+    error: Tensor
+
+
+def outputs(form: Form, x: Tensor, multipliers: Tensor) -> Outputs:
+    """The outputs for raw inputs ``x`` (batch, p), with the rounding in them and the error of the solve."""
     form = form.to(torch.float64, torch.device("cpu"))
     x = x.to("cpu", torch.float64)
     z, error = solve(form, x, multipliers)
-    xi = form.standardise(x)
-    y = form.output(z, xi)
-    C = form.C.dense()
+    y = form.output(z, form.standardise(x))
     # Every entry of y is a sum of n + p + 1 products; standardising adds three roundings.
     unit = gamma(form.hidden_size + form.in_size + 8)
-    size = z.abs() @ C.abs().mT + form.c.abs()
+    size = z.abs() @ form.C.dense().abs().mT + form.c.abs()
     if not isinstance(form.D, Zero):
         size = size + _magnitude(form, x) @ form.D.dense().abs().mT
-    rounding = unit * size * _GROW
+    return Outputs(form, y, unit * size * _GROW, z, error)
+
+
+def margins(form: Form, x: Tensor, label: Tensor, multipliers: Tensor) -> Margins:
+    """Proved margins of ``label`` (batch,) over every other class, for raw inputs ``x`` (batch, p)."""
+    found = outputs(form, x, multipliers)
+    y, rounding, error, C = found.y, found.rounding, found.error, found.form.C.dense()
     own = y.gather(1, label[:, None])
     # |c (z - z*)| <= |c| |z - z*| for the row c of each difference; the row's own rounding is in _GROW.
     distances = torch.cdist(C, C, compute_mode="donot_use_mm_for_euclid_dist") * (1.0 + gamma(C.shape[1] + 4))
@@ -120,7 +139,7 @@ def margins(form: Form, x: Tensor, label: Tensor, multipliers: Tensor) -> Margin
     lower = own - y - doubt * _GROW
     lower = lower - torch.finfo(torch.float64).eps * (own.abs() + y.abs() + doubt)
     lower[torch.arange(len(label)), label] = torch.inf
-    return Margins(torch.where(lower.isnan(), -torch.inf, lower), z, error)
+    return Margins(torch.where(lower.isnan(), -torch.inf, lower), found.z, error)
 
 
 def _magnitude(form: Form, x: Tensor) -> Tensor:
