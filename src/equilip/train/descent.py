@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from equilip.errors import ConfigError, ConvergenceError, EquilipError, InputError
 from equilip.train.schedules import Schedule
 
 
@@ -34,3 +35,15 @@ def descend(
         optimiser.step()
         total = value.detach() * len(rows) if step == 0 else total + value.detach() * len(rows)
     return total, rate
+
+
+def explained(
+    error: ConvergenceError | InputError, model: torch.nn.Module, optimiser: torch.optim.Optimizer, epoch: int
+) -> EquilipError:
+    """A solve that failed in an epoch (counted from 1), as the learning rate's fault where it may be."""
+    advice = f"lower the learning rate, now {optimiser.param_groups[0]['lr']:g}"
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        return ConfigError(f"the weights became infinite in epoch {epoch}; {advice}")
+    if isinstance(error, ConvergenceError):
+        return type(error)(f"epoch {epoch}: {error}; if the loss was growing, {advice}", error.solution)
+    return error

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from equilip import nn
 from equilip.data import Dataset
-from equilip.errors import ConfigError, ConvergenceError, EquilipError, InputError
+from equilip.errors import ConfigError, ConvergenceError, InputError
 from equilip.solve import Solution
 from equilip.train.batches import Shift, Stream, generator, order, split
 from equilip.train.checkpoint import Best, Checkpoint, capture, restore
 from equilip.train.config import TrainConfig
-from equilip.train.descent import descend
+from equilip.train.descent import descend, explained
 from equilip.train.devices import device as device_of
 from equilip.train.devices import dtype as dtype_of
 from equilip.train.losses import loss as loss_of
@@ -144,7 +144,7 @@ class _Training:
         try:
             seen = self._pass(number)
         except (ConvergenceError, InputError) as error:
-            raise self._explained(error, number + 1) from error
+            raise explained(error, self.model, self.optimiser, number + 1) from error
         loss = seen.loss / len(self.train)
         if not math.isfinite(loss):
             raise ConfigError(f"the loss became {loss} in epoch {number + 1}; lower the learning rate, now {seen.lr:g}")
@@ -177,15 +177,6 @@ class _Training:
         if self.config.patience is not None and held_loss is not None:
             self._compare(held_loss)
         return metrics
-
-    def _explained(self, error: ConvergenceError | InputError, epoch: int) -> EquilipError:
-        """A solve that failed while it trained, as the learning rate's fault where it may be."""
-        advice = f"lower the learning rate, now {self.optimiser.param_groups[0]['lr']:g}"
-        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
-            return ConfigError(f"the weights became infinite in epoch {epoch}; {advice}")
-        if isinstance(error, ConvergenceError):
-            return type(error)(f"epoch {epoch}: {error}; if the loss was growing, {advice}", error.solution)
-        return error
 
     def _compare(self, held_loss: float) -> None:
         """Keep the parameters of the epoch just finished if it is the best so far."""
