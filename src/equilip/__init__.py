@@ -22,6 +22,7 @@ _ROOMS = frozenset(
         "interop",
         "nn",
         "operators",
+        "report",
         "solve",
         "train",
     )
