@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -131,6 +131,10 @@ class EquilibriumModule(torch.nn.Module, ABC):
         self._realised = None
         return super().train(mode)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle takes along: everything but what solves have taught and left behind."""
+        return self.__dict__ | {"_pace": Pace(), "_plan": None, "_realised": None}
+
     def freeze(self) -> Explicit:
         """The explicit twin: a module that holds the realised matrices, for serving and export."""
         from equilip.nn.explicit import Explicit
@@ -145,7 +149,9 @@ class EquilibriumModule(torch.nn.Module, ABC):
             with torch.no_grad():
                 form = self.form().detach()
             values = tuple(t.detach().clone() for t in tensors)
-            kept = Realised(values, settings, form, Plan(settings, form.lam, fixed=True))
+            plan = Plan(settings, form.lam, fixed=True)
+            plan.prepared(form.W)  # of this form, for a later one with gradients would keep its graph alive in there
+            kept = Realised(values, settings, form, plan)
             self._realised = kept
         return kept
 
