@@ -197,20 +197,34 @@ def test_mistakes_of_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equilip.cli.commands.demo.EPOCHS", 2)
+    for name, value in {"EPOCHS": 2, "WIDTH": 10, "ATTACKED": 20, "STARTS": 4}.items():
+        monkeypatch.setattr(f"equilip.cli.commands.demo.{name}", value)
     out = tmp_path / "demo"
-    for _ in range(2):  # the second replaces the first
-        assert main(["demo", "--out", str(out), "--limit", "100"]) == 0
+    assert main(["demo", "--out", str(out), "--limit", "100"]) == 0
     shown = capsys.readouterr().out
-    assert "test error" in shown
-    assert "largest slope, proved" in shown
-    assert "checked without trusting equilip" in shown
-    assert "VALID" in shown
-    assert "try next" in shown
-    assert (out / "evaluation.json").is_file()
-    assert check(out / "certificate.json").valid
+    for text in (
+        "test error",
+        "largest slope, proved",
+        "largest slope, found",
+        "stand-alone checker",
+        "VALID",
+        "try next",
+    ):
+        assert text in shown
+    assert "WRONG" not in shown
+    for name in ("lben", "plain"):
+        for file in ("evaluation.json", "attack.json", "attack.npz"):
+            assert (out / name / file).is_file()
+        assert check(out / name / "certificate.json").valid
+    assert (out / "report.html").is_file()
+    # The second replaces the first.
     assert main(["demo", "--out", str(out), "--limit", "100", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert 0 < found["certified"] <= found["declared"] * (1 + 1e-6)
-    assert found["verified"]
-    assert 0 <= found["certified_accuracy"] <= 1 - found["test_error_percent"] / 100
+    assert found["report"] == str(out / "report.html")
+    assert [run["declared"] for run in found["runs"]] == [1.0, None]
+    assert found["runs"][0]["certified"] <= 1 + 1e-6
+    for run in found["runs"]:
+        assert run["verdict"] == "VALID"
+        assert run["notices"] == []
+        assert 0 < run["largest_slope"] <= run["certified"]
+        assert 0 <= run["certified_accuracy"] <= run["attacked_accuracy"] <= 1
