@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    for name in ("train", "evaluate", "certify", "verify", "import", "demo"):
+    for name in ("train", "evaluate", "certify", "verify", "attack", "report", "import", "demo"):
         assert f"\n  {name} " in shown
 
 
