@@ -18,6 +18,7 @@ _ROOMS = frozenset(
         "checker",
         "data",
         "errors",
+        "estimators",
         "form",
         "interop",
         "nn",
@@ -28,12 +29,17 @@ _ROOMS = frozenset(
     )
 )
 
+#: Names of rooms that are handed on here.
+_NAMES = {"LipschitzClassifier": "estimators", "LipschitzRegressor": "estimators"}
+
 
 def __getattr__(name: str) -> object:
     if name in _ROOMS:
         return importlib.import_module(f"equilip.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"equilip.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'equilip' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_ROOMS]
+    return [*globals(), *_ROOMS, *_NAMES]
