@@ -140,6 +140,7 @@ def trade_off(runs: Sequence[Findings], eps: Sequence[float]) -> str | None:
     """Clean over certified accuracy: a point for every run and eps, each eps a colour, joined by declared bound."""
     groups = []
     for colour, size in enumerate(eps):
+        named = False
         for bounded in (True, False):
             some = sorted((run for run in runs if (run.declared is not None) == bounded), key=_declared)
             known = [(run, run.certified_accuracy(size)) for run in some if run.certifies]
@@ -147,7 +148,7 @@ def trade_off(runs: Sequence[Findings], eps: Sequence[float]) -> str | None:
             if points:
                 groups.append(
                     Points(
-                        f"ε = {size:g}" + ("" if bounded else ", no bound declared"),
+                        "" if named else f"ε = {size:g}",
                         [100 * share for _, share in points],
                         [_clean(run) for run, _ in points],
                         [run.name for run, _ in points],
@@ -155,6 +156,7 @@ def trade_off(runs: Sequence[Findings], eps: Sequence[float]) -> str | None:
                         joined=bounded,
                     )
                 )
+                named = True
     if not groups:
         return None
     title = "Accuracy without perturbation against certified accuracy"

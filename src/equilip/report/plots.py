@@ -31,7 +31,7 @@ _WIDTH = 480.0
 _HEIGHT = 250.0
 _LEFT, _RIGHT, _BOTTOM = 50.0, 16.0, 48.0
 #: A character's width and a line's height, in the size that small screens have.
-_CHARACTER, _LEADING = 8.2, 21.0
+_CHARACTER, _LEADING = 9.4, 21.0
 #: Up to this many points a line has a mark at each.
 _MARKED = 24
 

@@ -149,8 +149,10 @@ def _build(kind: type[C], values: Mapping[str, Any], file: Path) -> C:
     used = {key: value for key, value in values.items() if key in names and value is not None}
     try:
         return toml.build(kind, used, str(file))
-    except (ConfigError, OverflowError) as error:
+    except ConfigError as error:
         raise FormatError(str(error)) from error
+    except OverflowError as error:
+        raise FormatError(f"{file}: {error}") from error
 
 
 def _refuse(constant: str) -> NoReturn:
