@@ -48,6 +48,7 @@ ARTEFACTS = (
     "attack.npz",
     "attack-bug.npz",
     "attack-bug-slope.npz",
+    "fast-gradient.json",
     "report.html",
 )
 
