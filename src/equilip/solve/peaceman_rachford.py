@@ -47,10 +47,9 @@ class PeacemanRachfordRun(Run[Tensor]):
             return super().advance(state, steps)
         # The hot loop of the library: nothing is looked up twice in it, and two buffers serve every step.
         c, RT, mm = self.c, self.RT, torch.mm
-        reflection = self.equation.activation.reflection(self.alpha)
         reflect = self.equation.activation.reflection_(self.alpha)
-        state = mm(reflection(state), RT).add_(c)
-        spare = torch.empty_like(state)
+        spare = state.clone()
+        state = mm(reflect(spare), RT).add_(c)
         for _ in range(steps - 1):
             state, spare = mm(reflect(state), RT, out=spare).add_(c), state
         return state
