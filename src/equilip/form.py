@@ -25,9 +25,10 @@ from torch import Tensor
 from equilip import activations
 from equilip.activations import Activation, Blockwise
 from equilip.errors import FormatError, InputError
-from equilip.operators import Dense, Operator, Zero
+from equilip.operators import Dense, Operator, Recurrence, Zero
 
 FORMAT = "equilip.form/1"
+CONVOLUTIONAL = "equilip.form/2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,21 +154,20 @@ class Form:
         )
 
     def to_bytes(self) -> bytes:
-        """The form as a safetensors file; the same numbers always give the same bytes."""
-        tensors = {"W": self.W.dense(), "U": self.U.dense(), "b": self.b, "C": self.C.dense(), "c": self.c}
-        if not isinstance(self.D, Zero):
-            tensors["D"] = self.D.dense()
-        if self.lam is not None:
-            tensors["lam"] = self.lam
+        """The form as a safetensors file; the same numbers always give the same bytes.
+
+        Raises InputError for numbers that are not finite, and for operators that files do not know.
+        """
+        tensors, version, operators = self._parts()
         if self.standardisation is not None:
             tensors |= {"mean": self.standardisation.mean, "std": self.standardisation.std}
         for name, tensor in tensors.items():
             if not bool(tensor.isfinite().all()):
                 raise InputError(f"{name} holds NaN or infinity: a form with such numbers cannot be saved")
         header = {
-            "format": FORMAT,
+            "format": version,
             "activation": activations.describe(self.activation, self.hidden_size),
-            "operators": {name: getattr(self, name).kind for name in ("W", "U", "C", "D")},
+            "operators": operators,
         }
         # One metadata key only: with several, safetensors writes them in an order that varies.
         metadata = {"equilip": json.dumps(header, sort_keys=True, separators=(",", ":"))}
@@ -176,6 +176,20 @@ class Form:
             k: v.detach().to("cpu", self.dtype).clone(memory_format=torch.contiguous_format) for k, v in tensors.items()
         }
         return safetensors.torch.save(own, metadata=metadata)
+
+    def _parts(self) -> tuple[dict[str, Tensor], str, dict[str, object]]:
+        """The tensors that a file holds, its format, and what it says of the operators."""
+        if isinstance(self.W, Recurrence):
+            from equilip import wiring
+
+            found = wiring.parts(self)
+            return {**wiring.tensors(found), "b": self.b, "c": self.c}, CONVOLUTIONAL, wiring.describe(found)
+        tensors = {"W": self.W.dense(), "U": self.U.dense(), "b": self.b, "C": self.C.dense(), "c": self.c}
+        if not isinstance(self.D, Zero):
+            tensors["D"] = self.D.dense()
+        if self.lam is not None:
+            tensors["lam"] = self.lam
+        return tensors, FORMAT, {name: getattr(self, name).kind for name in ("W", "U", "C", "D")}
 
     @property
     def sha256(self) -> str:
@@ -271,15 +285,19 @@ def load(path: str | os.PathLike[str]) -> Form:
         raise FormatError(f"{path} does not exist") from None
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise FormatError(f"{path} is not a form of equilip, or it is damaged: {error}") from error
-    if version != FORMAT:
+    if version not in (FORMAT, CONVOLUTIONAL):
         raise FormatError(f"{path} has format {version!r}; this version of equilip reads {FORMAT!r}")
-    missing = {"W", "U", "b", "C", "c"} - tensors.keys()
-    unknown = tensors.keys() - {"W", "U", "b", "C", "c", "D", "lam", "mean", "std"}
+    convolutional = version == CONVOLUTIONAL
+    missing = ({"A", "B", "lam", "U", "b", "C", "c"} if convolutional else {"W", "U", "b", "C", "c"}) - tensors.keys()
+    known = {"U", "b", "C", "c", "lam", "mean", "std"} | ({"A", "B"} if convolutional else {"W", "D"})
+    unknown = tensors.keys() - known
     if missing or unknown or ("mean" in tensors) != ("std" in tensors):
         raise FormatError(f"{path}: missing tensors {sorted(missing)}, unknown tensors {sorted(unknown)}")
     for name, tensor in tensors.items():
         if tensor.dtype not in (torch.float32, torch.float64) or not bool(tensor.isfinite().all()):
             raise FormatError(f"{path}: tensor {name} is not all finite float32 or float64 numbers")
+    if convolutional:
+        return _load_convolutional(path, header, tensors)
     kinds = {"W": "dense", "U": "dense", "C": "dense", "D": "dense" if "D" in tensors else "zero"}
     if header.get("operators") != kinds:
         raise FormatError(f"{path}: this version of equilip does not know its operators {header.get('operators')!r}")
@@ -301,6 +319,22 @@ def load(path: str | os.PathLike[str]) -> Form:
             standardisation=Standardisation(tensors["mean"], tensors["std"]) if "mean" in tensors else None,
         )
     except (InputError, IndexError, KeyError, TypeError) as error:
+        raise FormatError(f"{path} does not hold a form: {error}") from error
+
+
+def _load_convolutional(path: Path, header: dict[str, object], tensors: dict[str, Tensor]) -> Form:
+    from equilip import wiring
+
+    try:
+        found = wiring.restore(header["operators"], tensors)
+        described = header["activation"]
+        sigma = activations.restore(described)  # type: ignore[arg-type]
+        standardisation = Standardisation(tensors["mean"], tensors["std"]) if "mean" in tensors else None
+        form = wiring.form(found, tensors["b"], tensors["c"], sigma, standardisation)
+        if tensors["b"].shape != (form.W.in_size,) or sum(block["size"] for block in described) != len(form.b):  # type: ignore[attr-defined]
+            raise FormatError(f"b and the activation are not for {form.W.in_size} neurons")
+        return form
+    except (FormatError, InputError, IndexError, KeyError, TypeError) as error:
         raise FormatError(f"{path} does not hold a form: {error}") from error
 
 

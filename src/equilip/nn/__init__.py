@@ -1,24 +1,57 @@
 """Trainable modules: ordinary parameters in, a form out; forward is solving the form."""
 
+from equilip.nn.aol import AOL
+from equilip.nn.cayley import Cayley
+from equilip.nn.convolutional import LBENConv, MonotoneConv
+from equilip.nn.cpl import CPL
 from equilip.nn.explicit import Explicit
 from equilip.nn.feedforward import FeedForward, Residual, sequential_form
+from equilip.nn.frozen import Frozen
 from equilip.nn.guarantee import Guarantee
+from equilip.nn.last import NormalisedRows
+from equilip.nn.layer import AffineLayer, LipschitzLayer, PotentialLayer
 from equilip.nn.lben import LBEN
+from equilip.nn.metrics import ChannelMetric, FullMetric, IdentityMetric, ImageMetric, PixelMetric
 from equilip.nn.module import EquilibriumModule
 from equilip.nn.monotone import MonotoneNetwork
 from equilip.nn.nemon import NEMON
+from equilip.nn.sandwich import Sandwich, SandwichLinear
+from equilip.nn.sll import SLL
+from equilip.nn.spectral import Spectral
+from equilip.nn.stack import Pointwise, Stack
 from equilip.nn.standardise import Standardise
 from equilip.nn.unconstrained import Unconstrained
 
 __all__ = [
+    "AOL",
+    "CPL",
     "LBEN",
     "NEMON",
+    "SLL",
+    "AffineLayer",
+    "Cayley",
+    "ChannelMetric",
     "EquilibriumModule",
     "Explicit",
     "FeedForward",
+    "Frozen",
+    "FullMetric",
     "Guarantee",
+    "IdentityMetric",
+    "ImageMetric",
+    "LBENConv",
+    "LipschitzLayer",
+    "MonotoneConv",
     "MonotoneNetwork",
+    "NormalisedRows",
+    "PixelMetric",
+    "Pointwise",
+    "PotentialLayer",
     "Residual",
+    "Sandwich",
+    "SandwichLinear",
+    "Spectral",
+    "Stack",
     "Standardise",
     "Unconstrained",
     "sequential_form",

@@ -8,7 +8,7 @@ method possible; then it asks :meth:`Operator.dense`.
 from equilip.operators.algebra import Product, Sum
 from equilip.operators.convolution import Circular, Conv2d, Padding, Shape, Zeros
 from equilip.operators.dense import Dense, Zero
-from equilip.operators.diagonal import Diagonal, border_mask
+from equilip.operators.diagonal import Diagonal, Reciprocal, border_mask
 from equilip.operators.gram_bound import convolution_norm, exact_circular_norm, gram_bound
 from equilip.operators.operator import Operator, Spectrum, Transposed
 from equilip.operators.pooling import AveragePool, upsample
@@ -27,6 +27,7 @@ __all__ = [
     "Padding",
     "Plain",
     "Product",
+    "Reciprocal",
     "Recurrence",
     "Shape",
     "Spectrum",

@@ -55,6 +55,46 @@ class Diagonal(Operator):
         return float(self.weights.detach().double().abs().amax()) if self.in_size else 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Reciprocal(Operator):
+    """Every number divided by its own weight, (n,): exactly the inverse of a Diagonal in any number format."""
+
+    weights: Tensor
+    kind = "reciprocal"
+
+    @property
+    def in_size(self) -> int:
+        return self.weights.shape[0]
+
+    @property
+    def out_size(self) -> int:
+        return self.weights.shape[0]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.weights,)
+
+    def rebuild(self, tensors: tuple[Tensor, ...]) -> Operator:
+        return Reciprocal(*tensors)
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x / self.weights
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y / self.weights
+
+    def transpose(self) -> Operator:
+        return self
+
+    def dense(self) -> Tensor:
+        return torch.diag(1 / self.weights)
+
+    def norm_bound(self) -> float:
+        if not self.in_size:
+            return 0.0
+        return 1 / float(self.weights.detach().double().abs().amin()) * (1 + 2 * torch.finfo(torch.float64).eps)
+
+
 def border_mask(shape: Shape, width: int, *, dtype: torch.dtype, device: torch.device) -> Diagonal:
     """Sets the outermost ``width`` rows and columns of images of ``shape`` to zero."""
     _, h, w = shape

@@ -33,9 +33,10 @@ from equilip.operators.convolution import (
     co_gram_kernel,
     gram_kernel,
 )
-from equilip.operators.diagonal import Diagonal
+from equilip.operators.diagonal import Reciprocal
 from equilip.operators.gram_bound import gram_bound, symbol
 from equilip.operators.operator import Operator, Spectrum
+from equilip.operators.torus import Torus
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class Weighted(InputLayer):
     """U = Ψ ∘ convolution: ΛU is a convolution, whatever Λ is, and the network is solved in the Fourier domain."""
 
     def operator(self, shape: Shape, padding: Padding, lam: Tensor) -> Operator:
-        return Product(Diagonal((1 / lam).expand(shape).flatten()), self._convolution(shape, padding))
+        return Product(Reciprocal(lam.expand(shape).flatten()), self._convolution(shape, padding))
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +235,25 @@ class Recurrence(Operator):
         return x - self._scale(self.split(x))
 
     def plus(self, x: Tensor, offset: Tensor) -> Tensor:
-        return torch.addcmul(x + offset, self.psi.expand(self.shape).flatten(), self.split(x), value=-1)
+        quick = x.dtype == torch.float64 and x.device.type == "cpu" and not torch.is_grad_enabled()
+        split = self._split_on_torus(x) if quick else self.split(x)
+        return torch.addcmul(x + offset, self.psi.expand(self.shape).flatten(), split, value=-1)
+
+    def _split_on_torus(self, z: Tensor) -> Tensor:
+        """X z again: several times faster than torch's float64 convolutions on a CPU, and as accurate for a solver.
+
+        Proofs do not use it: its rounding is not that of a sum of products.
+        """
+        torus, blocks = self._on_torus
+        _, h, w = self.shape
+        images = torus.multiply(blocks, torus.embed(z.unflatten(-1, self.shape)))[:h, :w]
+        rest, image = self._rest(z), images.permute(3, 2, 0, 1).flatten(1)
+        return image if rest is None else image + rest
+
+    @cached_property
+    def _on_torus(self) -> tuple[Torus, Tensor]:
+        torus = Torus(*self.torus_size, self.lam.dtype, self.lam.device)
+        return torus, torus.blocks(self.symbol)
 
     def adjoint(self, y: Tensor) -> Tensor:
         return y - self.split_adjoint(self._scale(y))
@@ -283,7 +302,9 @@ class Recurrence(Operator):
                 if self.uneven:
                     term = symbol(self.input_kernel.detach(), *self.torus_size).flatten(0, 1)
                     extra += gram_bound(term, 5) * float(self.lam.amax()) ** 2
-            return Spectrum(self.multipliers.detach(), float(eigenvalues.amin()), L + extra, norm + extra)
+            return Spectrum(
+                self.multipliers.detach(), max(float(eigenvalues.amin()), self.epsilon), L + extra, norm + extra
+            )
 
     def spectrum(self) -> Spectrum:
         return self._spectrum

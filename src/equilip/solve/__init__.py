@@ -7,9 +7,11 @@ kinds) and the :class:`Solution` are four things; changing one touches no other.
 from equilip.solve.anderson import Anderson
 from equilip.solve.auto import Auto
 from equilip.solve.averaged import Averaged
+from equilip.solve.convolutional import Convolutional
 from equilip.solve.douglas_rachford import DouglasRachford
 from equilip.solve.equilibrium import equilibrium
 from equilip.solve.forward_backward import ForwardBackward
+from equilip.solve.fourier import FourierPeacemanRachford
 from equilip.solve.gradient import Gradient, Implicit, JacobianFree, Phantom, Unrolled
 from equilip.solve.iteration import Equation, Prepared, Run, Solver
 from equilip.solve.jacobi import Jacobi
@@ -18,6 +20,7 @@ from equilip.solve.multipliers import find_metric
 from equilip.solve.newton import Newton
 from equilip.solve.peaceman_rachford import PeacemanRachford
 from equilip.solve.plan import Pace, Plan
+from equilip.solve.preconditioned import PreconditionedForwardBackward
 from equilip.solve.proof import Prover
 from equilip.solve.refined import Refined
 from equilip.solve.settings import Settings
@@ -28,9 +31,11 @@ __all__ = [
     "Anderson",
     "Auto",
     "Averaged",
+    "Convolutional",
     "DouglasRachford",
     "Equation",
     "ForwardBackward",
+    "FourierPeacemanRachford",
     "Gradient",
     "Implicit",
     "Jacobi",
@@ -41,6 +46,7 @@ __all__ = [
     "PeacemanRachford",
     "Phantom",
     "Plan",
+    "PreconditionedForwardBackward",
     "Prepared",
     "Prover",
     "Refined",

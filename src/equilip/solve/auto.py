@@ -1,6 +1,7 @@
 """The solver that is taken when none is named: by structure first, then by measured cost (``make bench``).
 
 - No cycles in W: exact substitution.
+- W that know their multipliers by construction (convolutions): see :mod:`equilip.solve.convolutional`.
 - Otherwise Peaceman-Rachford with the step from the spectrum. Large batches in float64 at moderate tolerances iterate
   in float32 with float64 corrections.
 - A Newton step costs as much as several hundred of these steps, so Newton only gets what is still open after
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from equilip.operators import Operator
+from equilip.solve.convolutional import Convolutional
 from equilip.solve.iteration import Equation, Prepared, Run, Solver, Stages
 from equilip.solve.metric import Metric
 from equilip.solve.newton import PreparedNewton
@@ -77,7 +79,9 @@ class PreparedAuto(Prepared):
 class Auto(Solver):
     """Chooses by structure and by measured cost; see the module's text."""
 
-    def prepare(self, W: Operator, metric: Metric | None) -> PreparedAuto:
+    def prepare(self, W: Operator, metric: Metric | None) -> Prepared:
+        if W.spectrum() is not None:
+            return Convolutional().prepare(W, metric)
         order = levels(W.dense().detach())
         if order is not None:
             return PreparedAuto(W, PreparedSubstitution(order))

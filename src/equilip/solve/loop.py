@@ -20,6 +20,9 @@ from equilip.solve.solution import Status
 #: Rows solved together: their state stays in the processor's cache.
 CHUNK = 1024
 
+#: Numbers in a chunk of large networks: what their solvers need beside the state is several times that.
+CHUNK_NUMBERS = 4_000_000
+
 #: An equilibrium smaller than this share of its bias is measured by the bias.
 NEARLY_ZERO = 1e-5
 
@@ -207,11 +210,12 @@ def solve(
 ) -> Outcome:
     """Run its stages one after the other, each on the samples that the one before left open, chunk by chunk."""
     batch = equation.bias.shape[0]
-    if batch <= CHUNK + CHUNK // 2:
+    chunk = max(1, min(CHUNK, CHUNK_NUMBERS // max(equation.bias.shape[1], 1)))
+    if batch <= chunk + chunk // 2:
         return _stages(prepared.stages(equation, tolerance), equation, z, tolerance, limit, expected)
     parts: list[Outcome] = []
-    for start in range(0, batch, CHUNK):
-        rows = slice(start, start + CHUNK)
+    for start in range(0, batch, chunk):
+        rows = slice(start, start + chunk)
         stages = prepared.stages(equation, tolerance)
         part = _stages(stages, equation.narrow(rows), None if z is None else z[rows], tolerance, limit, expected)
         if expected is None and part.report.status is Status.CONVERGED:

@@ -14,17 +14,21 @@ import torch
 from torch import Tensor
 
 from equilip.errors import IllPosedError
-from equilip.operators import Operator
+from equilip.operators import Operator, Spectrum
 
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """Λ = diag(lam), with μ ‖v‖² <= vᵀ H v <= L ‖v‖² and ‖H‖ <= norm, as computed (not proven)."""
+    """Λ = diag(lam), with μ ‖v‖² <= vᵀ H v <= L ‖v‖² and ‖H‖ <= norm, as computed (not proven).
+
+    ``own``: the same of Λ (I - W), where W knows it by construction.
+    """
 
     lam: Tensor
     mu: float
     L: float
     norm: float
+    own: Spectrum | None = None
 
 
 def measure(W: Operator, lam: Tensor) -> Metric:
@@ -39,6 +43,15 @@ def measure(W: Operator, lam: Tensor) -> Metric:
         norm = torch.linalg.matrix_norm(H)
         mu, L, frobenius = torch.stack([eigenvalues[0], eigenvalues[-1], norm]).tolist()
     return Metric(lam, mu, L, frobenius)
+
+
+def constructed(W: Operator) -> Metric | None:
+    """The metric that W knows by construction; None where it knows none."""
+    own = W.spectrum()
+    if own is None:
+        return None
+    smallest, largest = float(own.lam.amin()), float(own.lam.amax())
+    return Metric(own.lam, own.mu / largest, own.L / smallest, own.norm / smallest, own)
 
 
 def require(metric: Metric | None) -> Metric:

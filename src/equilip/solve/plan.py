@@ -81,7 +81,7 @@ class Plan:
         near = None if self.due else self._latest
         metric = self._metric(W)
         scale = metric.L if metric is not None else W.norm_bound()
-        self._resolution = torch.finfo(W.dense().dtype).eps * max(scale, 1.0)
+        self._resolution = torch.finfo(W.tensors[0].dtype).eps * max(scale, 1.0)
         acyclic = metric is None and levels(W.dense().detach()) is not None
         if self.settings.require_well_posed and not acyclic:
             metric = require(metric)

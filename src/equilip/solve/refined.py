@@ -18,7 +18,7 @@ from equilip.activations import Slopes
 from equilip.operators import Operator
 from equilip.solve.iteration import Equation, Prepared, Run, Solver, Stages
 from equilip.solve.metric import Metric
-from equilip.solve.peaceman_rachford import PeacemanRachford, PreparedPeacemanRachford
+from equilip.solve.peaceman_rachford import PeacemanRachford
 
 #: What one float32 solve is asked to gain; two gains fit between 1 and float32's resolution.
 GAIN = 1e-4
@@ -28,7 +28,7 @@ MOST_GAIN = 1e-5
 class RefinedRun(Run[Tensor]):
     """The state is z in the equation's own precision."""
 
-    def __init__(self, equation: Equation, W32: Operator, base: PreparedPeacemanRachford, tolerance: float) -> None:
+    def __init__(self, equation: Equation, W32: Operator, base: Prepared, tolerance: float) -> None:
         self.equation = equation
         self.W32 = W32
         self.base = base
@@ -71,8 +71,8 @@ class PreparedRefined(Prepared):
     """W and its resolvent in float32; what to go on with where corrections in float32 do not lead to the goal."""
 
     W32: Operator
-    base: PreparedPeacemanRachford
-    rescue: PreparedPeacemanRachford | None = None
+    base: Prepared
+    rescue: Prepared | None = None
     rate: float = 1e-3
 
     def run(self, equation: Equation, tolerance: float) -> RefinedRun:
