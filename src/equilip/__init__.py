@@ -22,6 +22,7 @@ _ROOMS = frozenset(
         "form",
         "interop",
         "nn",
+        "norms",
         "operators",
         "report",
         "solve",

@@ -16,6 +16,7 @@ from equilip import form as forms
 from equilip.activations import Activation, ReLU
 from equilip.errors import InputError
 from equilip.form import Form, Standardisation, compose
+from equilip.nn.layer import LipschitzLayer
 from equilip.nn.module import check_sizes, uniform
 from equilip.nn.standardise import Standardise
 
@@ -30,8 +31,9 @@ class Residual(torch.nn.Sequential):
 def sequential_form(network: torch.nn.Sequential) -> Form:
     """The form of a Sequential of Linear, activations, Residual, Flatten, Dropout (as in eval) and Standardise.
 
-    Differentiable in the network's parameters. A Standardise must come first. Raises ActivationError for
-    activations with slopes outside [0, 1], InputError for modules that are no part of such a network.
+    Every :class:`equilip.nn.LipschitzLayer` may be in it too. Differentiable in the network's parameters. A Standardise
+    must come first. Raises ActivationError for activations with slopes outside [0, 1], InputError for modules that are
+    no part of such a network.
     """
     modules = [network] if isinstance(network, Residual) else _flat(network)
     standardisation: Standardisation | None = None
@@ -73,6 +75,8 @@ def _chain(modules: Sequence[torch.nn.Module], before: Form | None = None) -> Fo
         if isinstance(module, torch.nn.Linear):
             bias = module.bias if module.bias is not None else module.weight.new_zeros(module.out_features)
             parts.append(forms.affine(module.weight, bias))
+        elif isinstance(module, LipschitzLayer):
+            parts.append(module.form())
         elif isinstance(module, Residual):
             parts.append(forms.residual(_chain(_flat(module), last)))
         elif isinstance(module, Standardise):
