@@ -5,6 +5,7 @@ proof itself accounted for. What is merely estimated from below lives in :mod:`e
 """
 
 from equilip.certify.bounds import Bound, Slopes, lipschitz, prove, raw_bound
+from equilip.certify.boxes import Reachable, reachable
 from equilip.certify.contraction import ContractionBounds, contraction_bounds
 from equilip.certify.interval import interval
 from equilip.certify.linf import LinfBound, lipschitz_linf
@@ -14,18 +15,25 @@ from equilip.certify.pairs import RowBounds, rows
 from equilip.certify.promise import ALLOWANCE, check_guarantee
 from equilip.certify.radius import radius
 from equilip.certify.recall import recall
+from equilip.certify.robust import LinfCertified, LinfMargins, certified_linf, linf_margins, linf_pairs
 
 __all__ = [
     "ALLOWANCE",
     "Bound",
     "ContractionBounds",
     "LinfBound",
+    "LinfCertified",
+    "LinfMargins",
     "LocalBound",
+    "Reachable",
     "RowBounds",
     "Slopes",
+    "certified_linf",
     "check_guarantee",
     "contraction_bounds",
     "interval",
+    "linf_margins",
+    "linf_pairs",
     "lipschitz",
     "lipschitz_linf",
     "lipschitz_local",
@@ -33,6 +41,7 @@ __all__ = [
     "prove",
     "radius",
     "raw_bound",
+    "reachable",
     "recall",
     "rows",
 ]

@@ -9,21 +9,21 @@ network of twice the size (``equilip.certify.reachable``).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from equilip import form as forms
-from equilip.activations import Activation, ReLU
+from equilip.activations import Activation, HardTanh, ReLU
 from equilip.errors import InputError
-from equilip.form import Form, Standardisation
+from equilip.form import Form, Standardisation, compose
 from equilip.nn.guarantee import Guarantee
 from equilip.nn.module import EquilibriumModule, check_sizes, uniform
 from equilip.nn.node import Rule
 from equilip.operators import Dense
-from equilip.solve import Settings
+from equilip.solve import Settings, Solution, equilibrium
 from equilip.solve.multipliers import comparison_multipliers
 
 
@@ -54,10 +54,35 @@ class ContractingRule(Rule):
 
     def multipliers(self, *parameters: Tensor) -> Tensor:
         with torch.no_grad():
-            W = self.matrix(parameters[0], *parameters)[0]
-            lam = comparison_multipliers(Dense(W))
-            # Where rounding has eaten the slack there are none to offer, and solvers will say so.
-            return torch.ones_like(parameters[1]) if lam is None else lam.to(W.dtype)
+            return _multipliers(self.matrix(parameters[0], *parameters)[0])
+
+
+def _multipliers(W: Tensor) -> Tensor:
+    """Λ (n,) from the comparison matrix, detached; ones where rounding has eaten its slack, as solvers will say."""
+    lam = comparison_multipliers(Dense(W.detach()))
+    return W.new_ones(len(W)).detach() if lam is None else lam.to(W.dtype)
+
+
+class Gate(torch.nn.Module):
+    """x -> (x - g) / (1 - 2g) clamped to [0, 1]: what is nearly 0 becomes 0, what is nearly 1 becomes 1.
+
+    A change of at most g does not reach the network through inputs that are 0 or 1.
+    """
+
+    def __init__(self, g: float) -> None:
+        super().__init__()
+        self.g = g
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.g) * (1 / (1 - 2 * self.g))).clamp(0, 1)
+
+    def form(self, like: Tensor, size: int) -> Form:
+        """The same as a form of ``size`` neurons that read one input each, in the format of ``like``."""
+        eye = torch.eye(size, dtype=like.dtype, device=like.device)
+        scale = 1 / (1 - 2 * self.g)
+        none = eye.new_zeros
+        b = torch.full_like(eye[0], -self.g * scale)
+        return forms.dense(none(size, size), eye * scale, b, eye, none(size), activation=HardTanh(0.0, 1.0))
 
 
 class NEMON(EquilibriumModule):
@@ -67,9 +92,12 @@ class NEMON(EquilibriumModule):
         equilibrium, that Jacobi's iteration finds it, and that ``equilip.certify`` can bound outputs in ℓ∞ and box
         them; such networks are well-posed in ℓ2 too (mathematics 3.5), so every other certificate applies.
     activation: any with slopes in [0, 1]. standardisation: the input layer. settings: how to solve.
+    gate: where above 0 (and below 1/2), every input first goes through a neuron of its own, (x - gate) / (1 - 2 gate)
+        clamped to [0, 1], which holds back small changes of inputs near 0 and 1. The form then has p neurons more. It
+        takes the place of a standardisation.
 
     Parameters: T (n, n), d (n,), U (n, p), b (n,), C (q, n), c (q,). Raises InputError for sizes that are not
-    positive and for m not below 1.
+    positive, for m not below 1 and for a gate that makes no sense.
     """
 
     def __init__(
@@ -79,6 +107,7 @@ class NEMON(EquilibriumModule):
         out_features: int,
         *,
         m: float = 0.0,
+        gate: float = 0.0,
         activation: Activation | None = None,
         standardisation: Standardisation | None = None,
         settings: Settings | None = None,
@@ -89,18 +118,22 @@ class NEMON(EquilibriumModule):
         check_sizes(in_features=in_features, hidden_features=hidden_features, out_features=out_features)
         if not (m < 1 and math.isfinite(m)):
             raise InputError(f"m bounds how much W may stretch in l-infinity and must be below 1, got {m}")
+        if not 0 <= gate < 0.5 or (gate and standardisation is not None):
+            raise InputError(f"gate must be at least 0, below 1/2, and without a standardisation beside it: {gate}")
         super().__init__(standardisation, settings)
         n, p, q = hidden_features, in_features, out_features
         self.in_features, self.hidden_features, self.out_features = p, n, q
         self.m = float(m)
+        self.gate = Gate(float(gate)) if gate else None
         self.activation = ReLU() if activation is None else activation
 
         def draw(*shape: int, fan_in: int) -> torch.nn.Parameter:
             return uniform(*shape, fan_in=fan_in, device=device, dtype=dtype, generator=generator)
 
-        self.U = draw(n, p, fan_in=p)
-        self.b = draw(n, fan_in=p)
-        self.T = draw(n, n, fan_in=n)
+        # Small, so that boxes start small: rows of |T| add up to about 1/2, and U is a third of torch.nn.Linear's.
+        self.U = draw(n, p, fan_in=9 * p)
+        self.b = draw(n, fan_in=9 * p)
+        self.T = draw(n, n, fan_in=n * n)
         self.d = torch.nn.Parameter(torch.zeros(n, device=device, dtype=dtype))
         self.C = draw(q, n, fan_in=n)
         self.c = draw(q, fan_in=n)
@@ -112,17 +145,54 @@ class NEMON(EquilibriumModule):
         return torch.exp(-self.d)
 
     def form(self) -> Form:
-        rule, parameters = self.rule()
+        if self.gate is None:
+            return self._behind_gate()
+        gated = compose(self.gate.form(self.b, self.in_features), self._behind_gate())
+        return replace(gated, lam=_multipliers(gated.W.dense()))
+
+    def _behind_gate(self) -> Form:
+        """The form of the neurons proper, which reads the gated input where there is a gate."""
+        rule, parameters = ContractingRule(self.m), (self.T, self.d)
         return forms.dense(
             rule.tracked(self.U, *parameters), self.U, self.b, self.C, self.c,
             activation=self.activation, lam=rule.multipliers(*parameters), standardisation=self._standardisation(),
         )  # fmt: skip
 
-    def rule(self) -> tuple[Rule, tuple[Tensor, ...]]:
-        return ContractingRule(self.m), (self.T, self.d)
+    def solve(self, x: Tensor, settings: Settings | None = None, *, start: Tensor | None = None) -> Solution:
+        """As every network's; behind a gate, whose neurons are known at once, only the others are solved for."""
+        if self.gate is None or x.dim() != 2 or x.shape[1] != self.in_features or x.dtype != self.b.dtype:
+            return super().solve(x, settings, start=start)
+        gated = self.gate(x)
+        found = equilibrium(
+            self._behind_gate(),
+            gated,
+            self.settings if settings is None else settings,
+            start=None if start is None else start[:, self.in_features :],
+        )
+        z = torch.cat([gated, found.z], 1)
+        return replace(
+            found,
+            z=z,
+            _prove=lambda: self._prover().error(x, z),
+            _prove_by_neuron=lambda: self._prover().error_by_neuron(x, z),
+        )
+
+    def rule(self) -> tuple[Rule, tuple[Tensor, ...]] | None:
+        return None if self.gate is not None else (ContractingRule(self.m), (self.T, self.d))
+
+    def recurrence(self) -> Tensor:
+        """W (n, n) of the neurons proper, differentiable; what reads the gated input."""
+        return ContractingRule(self.m).tracked(self.U, self.T, self.d)
+
+    def gated(self, x: Tensor) -> Tensor:
+        """What U multiplies for raw inputs x: gated or standardised. Monotone in every input."""
+        return self.gate(x) if self.gate is not None else x if self.input is None else self.input(x)
 
     def guarantee(self) -> Guarantee:
-        return Guarantee(None, ContractingRule(self.m).multipliers(self.T, self.d))
+        with torch.no_grad():
+            lam = self.form().lam
+        assert lam is not None
+        return Guarantee(None, lam)
 
     @classmethod
     def from_form(cls, form: Form, weights: Tensor, *, settings: Settings | None = None) -> Self:

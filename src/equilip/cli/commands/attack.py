@@ -13,9 +13,10 @@ from decimal import ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from equilip.cli import linf
 from equilip.cli.commands.certify import five_digits
 from equilip.cli.inputs import load_data
-from equilip.cli.options import Parser, add_data
+from equilip.cli.options import Parser, add_data, one_of
 from equilip.cli.output import Output
 from equilip.data import check_name
 
@@ -37,6 +38,13 @@ def arguments(parser: Parser) -> None:
         metavar="X",
         help=f"perturbation sizes, raw units (default: {' '.join(map(str, EPS))})",
     )
+    parser.add_argument(
+        "--norm",
+        type=one_of(("l2", "linf")),
+        default="l2",
+        metavar="l2|linf",
+        help="how perturbations are measured (default: l2); linf writes attack-linf.json",
+    )
     parser.add_argument("--data", type=check_name, metavar="NAME", help="data set (default: the run's own)")
     parser.add_argument(
         "--allow-ill-posed",
@@ -53,6 +61,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
     from equilip.train.devices import device
 
     attack.checked_sizes(options.eps)
+    if options.norm == "linf":
+        return linf.attack(options, output)
     config = runs.load_config(options.run)
     form = load_form(options.run).to(None, device(options.device))
     name, dataset = load_data(options, config.data, form, output)

@@ -2,7 +2,8 @@
 
 Speaks of the stored form (form.safetensors) and its stored numbers, on the processor. The bound is for the l2 norm,
 every input, and both units: the standardised input, and raw pixels. certificate.json can be checked by anyone
-with `equilip verify`. With --eps, also how many test samples cannot change their class within these distances.
+with `equilip verify`; --norm linf proves one for the maximum norm. With --eps, also how many test samples cannot change
+their class within these distances.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from equilip.cli import linf
 from equilip.cli.inputs import load_data
 from equilip.cli.options import Parser, add_data, one_of
 from equilip.cli.output import Output
@@ -32,7 +34,14 @@ def arguments(parser: Parser) -> None:
         nargs="+",
         default=[],
         metavar="X",
-        help="print the certified accuracy on the test data at these l2 distances, in raw units",
+        help="print the certified accuracy on the test data at these distances in the norm, in raw units",
+    )
+    parser.add_argument(
+        "--norm",
+        type=one_of(("l2", "linf")),
+        default="l2",
+        metavar="l2|linf",
+        help="l2, or linf for changes of every input by up to eps; linf writes certificate-linf.json (default: l2)",
     )
     parser.add_argument("--radius", action="store_true", help="print how large the certified radii are (so does --eps)")
     parser.add_argument(
@@ -66,6 +75,8 @@ def non_negative(text: str) -> float:
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
+    if options.norm == "linf":
+        return linf.certify(options, output)
     start = time.perf_counter()
     from equilip import certify
     from equilip.errors import IllPosedError, ProofError
