@@ -10,9 +10,10 @@ from typing import Any
 from equilip.errors import ConfigError
 from equilip.train.toml import nearest
 
-MODELS = ("lben", "monotone", "feedforward", "unconstrained")
+MODELS = ("lben", "monotone", "nemon", "feedforward", "unconstrained")
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "elu", "softplus", "hardtanh", "sigmoid", "identity")
-LOSSES = ("cross-entropy", "margin", "lipschitz-margin", "certified")
+LOSSES = ("cross-entropy", "margin", "lipschitz-margin", "certified", "boxes")
+PENALTIES = ("comparison", "paper")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle")
 DTYPES = ("float32", "float64")
 
@@ -44,9 +45,19 @@ class TrainConfig:
     epsilon: float = option(1.0, "margin of an lben's well-posedness")
     feedthrough: bool = option(False, "give an lben a direct path D from input to output, inside its bound")
     m: float = option(1.0, "strong monotonicity of a monotone network")
+    measure: float = option(0.0, "what the weighted l-infinity measure of a nemon's W stays below; less than 1")
+    gate: float = option(
+        0.0, "inputs of a nemon within this of 0 or 1 become 0 or 1; takes the place of the standardisation"
+    )
     activation: str = option("relu", "nonlinearity of every neuron", ACTIVATIONS)
     loss: str = option("cross-entropy", "what is minimised", LOSSES)
-    loss_eps: float = option(0.0, "raw l2 distance against which lipschitz-margin and certified train")
+    loss_eps: float = option(
+        0.0, "raw distance against which lipschitz-margin and certified (l2) and boxes (l-infinity) train"
+    )
+    kappa: float = option(1.0, "share of the worst outputs in the loss boxes, once the training has got there")
+    ramp: float = option(0.4, "share of the training in which the loss boxes gets to its kappa and loss_eps")
+    regulariser: float = option(0.0, "weight of an l-infinity slope bound in the loss boxes")
+    penalty: str = option("comparison", "which bound: of the comparison matrix, or the paper's looser one", PENALTIES)
     margin: float = option(1.0, "lead over every other class that the margin loss asks for")
     temperature: float = option(1.0, "softness of every loss but margin: divides outputs, for certified radii")
     epochs: int = option(30, "passes over the training data")
@@ -68,6 +79,7 @@ class TrainConfig:
             ("model", MODELS),
             ("activation", ACTIVATIONS),
             ("loss", LOSSES),
+            ("penalty", PENALTIES),
             ("schedule", SCHEDULES),
             ("dtype", DTYPES),
         ):
@@ -85,6 +97,12 @@ class TrainConfig:
         for value in (self.loss_eps, *self.eps):
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"a distance cannot be negative or infinite, got {value:g}")
+        if not (math.isfinite(self.measure) and self.measure < 1):
+            raise ConfigError(f"measure must be below 1, got {self.measure:g}")
+        if not 0 <= self.gate < 0.5:
+            raise ConfigError(f"gate must be at least 0 and below 1/2, got {self.gate:g}")
+        if not (0 <= self.kappa <= 1 and 0 < self.ramp <= 1 and 0 <= self.regulariser < math.inf):
+            raise ConfigError("kappa and ramp are shares, from 0 to 1, and regulariser a weight of at least 0")
         if not 0 <= self.validation < 1:
             raise ConfigError(f"validation is a share of the training data, from 0 to below 1, got {self.validation:g}")
         if not 0 <= self.shift <= 8:
@@ -98,6 +116,12 @@ class TrainConfig:
             for name in ("gamma", "learn_gamma", "feedthrough"):
                 if getattr(self, name):
                     raise ConfigError(f"{name} is a property of the model lben; a {self.model} network has none to set")
+        if self.model != "nemon":
+            for name in ("measure", "gate"):
+                if getattr(self, name):
+                    raise ConfigError(f"{name} is a property of the model nemon; a {self.model} network has none")
+            if self.loss == "boxes":
+                raise ConfigError("the loss boxes needs a network that boxes pass through: choose the model nemon")
         if self.gamma is None:
             for name in ("learn_gamma", "feedthrough"):
                 if getattr(self, name):
@@ -108,9 +132,10 @@ class TrainConfig:
                 raise ConfigError(f"the loss {self.loss} needs a bound: choose the model lben and give gamma")
             if self.eps and not bounded:
                 raise ConfigError("certified accuracy (eps) needs a bound: choose the model lben and give gamma")
-        if self.loss_eps and self.loss not in ("lipschitz-margin", "certified"):
-            raise ConfigError(f"loss_eps means nothing to the loss {self.loss}; choose lipschitz-margin or certified")
-        if self.loss in ("lipschitz-margin", "certified") and not self.loss_eps:
+        against = ("lipschitz-margin", "certified", "boxes")
+        if self.loss_eps and self.loss not in against:
+            raise ConfigError(f"loss_eps means nothing to the loss {self.loss}; choose one of {', '.join(against)}")
+        if self.loss in against and not self.loss_eps:
             raise ConfigError(f"the loss {self.loss} needs the distance to train against: give loss_eps")
         if self.patience is not None and not self.validation:
             raise ConfigError("patience needs data to watch: give validation, the share to hold out")

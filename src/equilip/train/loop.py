@@ -19,6 +19,7 @@ from equilip.data import Dataset
 from equilip.errors import ConfigError, ConvergenceError, InputError
 from equilip.solve import Solution
 from equilip.train.batches import Shift, Stream, generator, order, split
+from equilip.train.boxes import box_training
 from equilip.train.checkpoint import Best, Checkpoint, capture, restore
 from equilip.train.config import TrainConfig
 from equilip.train.descent import descend, explained
@@ -114,6 +115,7 @@ class _Training:
         self.slopes = slopes(model)
         if self.slopes is None and (self.loss.needs_slopes or config.eps):
             raise ConfigError("the loss and the certified accuracy asked for need a network with a bound: give gamma")
+        self.boxes = box_training(config, model, images=dataset.images)
         check(config, dataset)
         train, held = split(config.seed, len(dataset.train_y), config.validation)
 
@@ -172,6 +174,7 @@ class _Training:
             validation_error_percent=held_error,
             certified_by_gamma_percent=by_gamma,
             certified_by_pairs_percent=by_pairs,
+            certified_by_boxes_percent=self._boxed(),
         )
         self.history.append(metrics)
         if self.config.patience is not None and held_loss is not None:
@@ -191,11 +194,20 @@ class _Training:
         seen = _Seen(wrong=torch.zeros((), dtype=torch.int64, device=device))
         batches = order(config.seed, number, len(self.train)).to(device).split(config.batch)
         shifts = generator(config.seed, number, Stream.SHIFT)
+        steps = 0
 
         def loss(rows: Tensor) -> Tensor:
+            nonlocal steps
             x, labels = self.train.x.index_select(0, rows), self.train.y.index_select(0, rows)
             if self.shift is not None:
                 x = self.shift.apply(x, shifts)
+            if self.boxes is not None:
+                assert isinstance(model, nn.NEMON)
+                progress = (number + steps / len(batches)) / config.epochs
+                value, y = self.boxes.loss(model, x, labels, progress)
+                steps += 1
+                seen.wrong += (y.detach().argmax(1) != labels).sum()
+                return value
             if isinstance(model, nn.FeedForward):
                 y = model(x)
             else:
@@ -225,8 +237,20 @@ class _Training:
         """Loss and error on what is held out; no loss where it is not finite."""
         y, solution = self._outputs(self.held.x)
         with torch.no_grad():
-            loss = float(self.loss(y, self.held.y, self.slopes))
+            if self.boxes is not None:
+                assert isinstance(self.model, nn.NEMON)
+                loss = float(self.boxes.loss(self.model, self.held.x, self.held.y, 1.0)[0])
+            else:
+                loss = float(self.loss(y, self.held.y, self.slopes))
         return loss if math.isfinite(loss) else None, _wrong_percent(y, solution, self.held.y)
+
+    def _boxed(self) -> dict[str, float]:
+        """The share of the test samples that boxes certify at the distance that is trained for."""
+        if self.boxes is None:
+            return {}
+        assert isinstance(self.model, nn.NEMON)
+        eps = self.config.loss_eps
+        return {f"{eps:g}": 100.0 * self.boxes.certified(self.model, self.test.x, self.test.y, eps)}
 
     def _certified(self, y: Tensor, solution: Solution | None) -> tuple[dict[str, float], dict[str, float]]:
         """The shares of the test samples certified at each distance, by gamma and by pair bounds."""

@@ -23,6 +23,7 @@ class EpochMetrics:
         samples that are right and lead every other class by more than the distance times a bound on the slope of
         the difference: √2 γ, γ being the bound that holds by construction, or the pair bounds of mathematics 9.4.
         No rounding is counted: ``equilip certify`` proves what these estimate.
+    certified_by_boxes_percent: the same for l-infinity distances, by boxes; for the loss boxes, at its loss_eps.
     train_iterations, iterations: most steps of the solver for any batch of the epoch, and for the test data.
     unconverged: test samples without equilibrium. train_unconverged: training samples that had none when it was their
         turn; they count as wrong, and have no part in the loss.
@@ -46,6 +47,7 @@ class EpochMetrics:
     validation_error_percent: float | None = None
     certified_by_gamma_percent: dict[str, float] = field(default_factory=dict)
     certified_by_pairs_percent: dict[str, float] = field(default_factory=dict)
+    certified_by_boxes_percent: dict[str, float] = field(default_factory=dict)
 
 
 Report = Callable[[EpochMetrics], None]

@@ -13,10 +13,10 @@ from equilip.form import Form, Standardisation
 from equilip.train.config import TrainConfig
 from equilip.train.toml import nearest
 
-Model = nn.LBEN | nn.MonotoneNetwork | nn.FeedForward | nn.Unconstrained | nn.Explicit
+Model = nn.LBEN | nn.MonotoneNetwork | nn.NEMON | nn.FeedForward | nn.Unconstrained | nn.Explicit
 
 #: The kinds of network that a run directory can hold.
-KINDS = ("lben", "monotone", "feedforward", "unconstrained", "explicit")
+KINDS = ("lben", "monotone", "nemon", "feedforward", "unconstrained", "explicit")
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,13 @@ class ModelConfig:
     epsilon: float = 1.0
     feedthrough: bool = False
     m: float = 1.0
+    measure: float = 0.0
+    gate: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"unknown kind of model {self.kind!r}; {nearest(self.kind, KINDS)}")
-        if self.kind in ("lben", "monotone", "unconstrained") and len(self.hidden) != 1:
+        if self.kind in ("lben", "monotone", "nemon", "unconstrained") and len(self.hidden) != 1:
             raise ConfigError(f"a model of kind {self.kind} has one width, not {len(self.hidden)}")
 
 
@@ -54,13 +56,16 @@ def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
         hidden=(config.width,),
         out_features=dataset.classes,
         dtype=config.dtype,
-        standardised=dataset.standardisation is not None,
+        # A gate takes raw inputs.
+        standardised=dataset.standardisation is not None and not config.gate,
         activation=config.activation,
         gamma=config.gamma,
         learn_gamma=config.learn_gamma,
         epsilon=config.epsilon,
         feedthrough=config.feedthrough,
         m=config.m,
+        measure=config.measure,
+        gate=config.gate,
     )
 
 
@@ -97,6 +102,18 @@ def build(
             m=config.m,
             activation=sigma,
             standardisation=standardisation,
+            dtype=dtype,
+            generator=generator,
+        )
+    if config.kind == "nemon":
+        return nn.NEMON(
+            p,
+            config.hidden[0],
+            q,
+            m=config.measure,
+            gate=config.gate,
+            activation=sigma,
+            standardisation=standardisation if config.standardised else None,
             dtype=dtype,
             generator=generator,
         )
