@@ -14,6 +14,7 @@ from equilip.certify.scale import Metric
 from equilip.certify.system import HasForm, Head, Indices, System, as_form, from_form
 from equilip.errors import InputError
 from equilip.form import Form
+from equilip.operators import Recurrence
 from equilip.rounding import Array, up
 
 #: sqrt(2), rounded up: the norm of a difference of two coordinates.
@@ -40,6 +41,13 @@ class RowBounds:
     form_sha256: str
 
 
+def _of_the_whole(bound: Bound, q: int) -> RowBounds:
+    """What the bound of the whole network says of every output and every pair."""
+    pairs = [np.where(np.eye(q) > 0, 0.0, up(SQRT2 * value)) for value in (bound.value, bound.value_raw)]
+    outputs = [np.full(q, value) for value in (bound.value, bound.value_raw)]
+    return RowBounds(outputs[0], pairs[0], outputs[1], pairs[1], "construction", 0.0, bound.form_sha256)
+
+
 def rows(
     model: Form | HasForm, bound: Bound | None = None, *, method: str = "scale", seconds: float = 60.0
 ) -> RowBounds:
@@ -54,6 +62,8 @@ def rows(
     form = as_form(model)
     bound = own_bound(form, bound)
     start = time.monotonic()
+    if isinstance(form.W, Recurrence):
+        return _of_the_whole(bound, form.out_size)
     deadline = start + seconds
     q = form.out_size
     combination, first, second = _combinations(q)

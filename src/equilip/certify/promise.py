@@ -13,6 +13,7 @@ from equilip.certify.system import MAX_NEURONS, array, as_form
 from equilip.errors import IllPosedError, InputError, ProofError
 from equilip.form import Form
 from equilip.nn.guarantee import Guarantee
+from equilip.operators import Recurrence
 from equilip.rounding import up, well_posedness_margin
 
 #: A promised bound is kept if a bound at most this much above it, relatively, is proved for the stored numbers.
@@ -31,7 +32,7 @@ def check_guarantee(form: Form, guarantee: Guarantee | None, *, bound: Bound | N
     ``bound``: what :func:`lipschitz` proved for this form already, which is then all that is looked at. Nothing
     can be said above ``MAX_NEURONS`` neurons, where the promise is believed.
     """
-    if guarantee is None or form.hidden_size > MAX_NEURONS:
+    if guarantee is None or (form.hidden_size > MAX_NEURONS and not isinstance(form.W, Recurrence)):
         return
     if guarantee.norm != "l2":
         raise InputError(f"a promise in the norm {guarantee.norm} cannot be checked, only l2")
@@ -53,6 +54,8 @@ def check_guarantee(form: Form, guarantee: Guarantee | None, *, bound: Bound | N
 def _kept(form: Form, guarantee: Guarantee, limit: float) -> bool:
     """Whether the parametrisation's own multipliers prove what it promises."""
     lam = array(guarantee.multipliers)
+    if guarantee.bound is None and isinstance(form.W, Recurrence):
+        return True  # any that can be made has its positive scalars
     if guarantee.bound is None:
         return well_posedness_margin(array(form.W), lam) > 0.0
     try:

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from equilip.checker.claims import prove_all
-from equilip.checker.files import MAX_CERTIFICATE, MAX_FORM, parse_certificate, parse_form, read
+from equilip.checker.convolution import parse_convolutional, prove_convolutional
+from equilip.checker.files import MAX_CERTIFICATE, MAX_FORM, parse_certificate, parse_form, parse_metadata, read
 from equilip.checker.verdict import Claim, Refused, Unreadable, Verdict
 
 __all__ = ["Claim", "Verdict", "check"]
@@ -35,10 +36,13 @@ def check(certificate: str | os.PathLike[str], form: str | os.PathLike[str] | No
         digest = hashlib.sha256(content).hexdigest()
         if digest != stated.sha256:
             raise Refused(f"the certificate is for another form: sha256 {stated.sha256}, found {digest}")
-        network = parse_form(content)
+        fields, tensors = parse_metadata(content)
         # Floating point only makes proposals here; where it overflows, a proof fails and says so.
         with np.errstate(all="ignore"):
-            claims = prove_all(network, stated.claims)
+            if fields["format"] == "equilip.form/2":
+                claims = prove_convolutional(parse_convolutional(fields, tensors), stated.claims)
+            else:
+                claims = prove_all(parse_form(content), stated.claims)
     except Refused as refusal:
         return Verdict(False, str(refusal), digest=digest)
     except Unreadable as failure:

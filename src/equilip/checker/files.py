@@ -154,8 +154,8 @@ def parse_tensors(content: bytes) -> tuple[str, dict[str, Floats]]:
     if len(content) < 8 or length > min(MAX_HEADER, len(content) - 8):
         raise Refused("the form is cut off, or its header is too long")
     header = parse_json(content[8 : 8 + length], Refused)
-    names = {"__metadata__", "W", "U", "b", "C", "c"}
-    entries = record(header, "the form", names, frozenset({"D", "mean", "std", "lam"}))
+    names = {"__metadata__", "U", "b", "C", "c"}
+    entries = record(header, "the form", names, frozenset({"W", "D", "A", "B", "mean", "std", "lam"}))
     text = record(entries.pop("__metadata__"), "the form's metadata", {"equilip"})["equilip"]
     if not isinstance(text, str):
         raise Refused("the form's metadata is not text")
@@ -166,7 +166,7 @@ def parse_tensors(content: bytes) -> tuple[str, dict[str, Floats]]:
         if fields["dtype"] not in ("F32", "F64"):
             raise Refused(f"tensor {name} is neither F32 nor F64")
         dtype = np.dtype("<f4" if fields["dtype"] == "F32" else "<f8")
-        shape = [natural(d, f"a size of {name}", MAX_INPUTS) for d in sequence(fields["shape"], name, 1, 2)]
+        shape = [natural(d, f"a size of {name}", MAX_INPUTS) for d in sequence(fields["shape"], name, 1, 4)]
         offsets = sequence(fields["data_offsets"], f"the offsets of {name}", 2, 2)
         start, end = (natural(offset, f"an offset of {name}", MAX_FORM) for offset in offsets)
         if end - start != math.prod(shape) * dtype.itemsize or 8 + length + end > len(content):
@@ -217,16 +217,24 @@ def parse_block(entry: object, n: int) -> tuple[int, float, float]:
     raise Refused(f"the parameters {numbers} make no {kind} with slopes in [0, 1]")
 
 
-def parse_form(content: bytes) -> Form:
-    """The form in ``content``, with the shapes that the equation asks for."""
+def parse_metadata(content: bytes) -> tuple[Record, dict[str, Floats]]:
+    """What the form in ``content`` says of itself (its ``format`` among it), and its tensors."""
     text, tensors = parse_tensors(content)
     what = "the form's metadata"
     described = parse_json(text.encode("utf-8", "surrogatepass"), Refused)
     fields = record(described, what, {"format", "activation", "operators"})
     if json.dumps(fields, sort_keys=True, separators=(",", ":")) != text:
         raise Refused(f"{what} is not compact JSON with sorted keys")
+    return fields, tensors
+
+
+def parse_form(content: bytes) -> Form:
+    """The form in ``content``, with the shapes that the equation asks for."""
+    fields, tensors = parse_metadata(content)
     if fields["format"] != "equilip.form/1":
         raise Refused(f"the form's format is {fields['format']!a:.80}, not equilip.form/1")
+    if "W" not in tensors or tensors.keys() & {"A", "B"}:
+        raise Refused("the form lacks the tensor W, or has the unknown tensors A or B")
     kinds = {"W": "dense", "U": "dense", "C": "dense", "D": "dense" if "D" in tensors else "zero"}
     if fields["operators"] != kinds:
         raise Refused("the form's operators are not those of its tensors")

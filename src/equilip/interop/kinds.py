@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """A published family of files. ``tensors`` gives each tensor's shape in n (neurons), p (inputs) and
-    q (outputs); ``matlab`` files hold them under exactly these names, PyTorch files behind some prefix."""
+    """A published family of files.
+
+    ``tensors`` gives each tensor's shape in letters: n (neurons), p (inputs), q (outputs), c (channels) and so on, the
+    same letter always the same size. ``matlab`` files hold them under exactly these names, PyTorch files behind some
+    prefix.
+    """
 
     name: str
     summary: str
@@ -18,6 +22,17 @@ class Kind:
     margin: float | None = None  # the published epsilon (or m), where the parametrisation has one
     standardised: bool = True
 
+
+#: Kernels of c channels and i inputs, k x l pixels; psi has one letter for each of its sizes, which need not be c.
+_CONVOLUTIONAL: dict[str, tuple[str, ...]] = {
+    "psi": ("one", "d", "h", "w"),
+    "U.weight": ("c", "i", "k", "l"),
+    "U.bias": ("c",),
+    "A.weight": ("c", "c", "k", "l"),
+    "B.weight": ("c", "c", "k", "l"),
+    "Wout.weight": ("q", "m"),
+    "Wout.bias": ("q",),
+}
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
@@ -50,6 +65,19 @@ KINDS: dict[str, Kind] = {
                 "Wout.bias": ("q",),
             },
             margin=1.0,
+        ),
+        Kind(
+            "lben-conv",
+            "convolutional LBEN without a bound (the authors of lben-fc)",
+            {"g": (), "h": (), **_CONVOLUTIONAL},
+            margin=0.1,
+        ),
+        Kind(
+            "lben-conv-lip",
+            "convolutional LBEN with a Lipschitz bound (the same authors)",
+            {"a": (), "b": (), "g": (), "u": (), **_CONVOLUTIONAL},
+            bounded=True,
+            margin=0.1,
         ),
         Kind(
             "mondeq-fc",

@@ -14,10 +14,10 @@ from equilip import form as forms
 from equilip.data.catalogue import CHANNELS, SHAPES
 from equilip.errors import FormatError, InputError
 from equilip.form import Standardisation
-from equilip.interop import checkpoint
+from equilip.interop import checkpoint, convolutional
 from equilip.interop.kinds import KINDS
 
-Imported = nn.LBEN | nn.MonotoneNetwork | nn.Explicit | nn.FeedForward
+Imported = nn.LBEN | nn.LBENConv | nn.MonotoneNetwork | nn.Explicit | nn.FeedForward
 
 
 def guess_data(in_features: int) -> str | None:
@@ -36,9 +36,9 @@ def load(
 ) -> Imported:
     """A published checkpoint as one of our modules, in eval mode.
 
-    kind: a key of :data:`KINDS`. gamma: the bound that an ``lben-fc`` was trained with; the file does not
-        hold it, and with another one it is another network. epsilon: the margin that the authors call m (1 in
-        all that they published).
+    kind: a key of :data:`KINDS`. gamma: the bound that an ``lben-fc`` or ``lben-conv-lip`` was trained with; the
+        file does not hold it, and with another one it is another network. epsilon: the margin that the authors call m
+        (as they published it: 1 for dense networks, 0.1 for convolutional ones).
     data_name: the data set that the network was trained on, whose standardisation it starts with (``lmt-fc``
         takes raw pixels); by default the one whose images have as many numbers as the network has inputs.
 
@@ -57,9 +57,12 @@ def load(
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"{name} must be a positive number, got {value:g}")
     tensors = checkpoint.read(Path(path), described, dtype)
+    margin = described.margin if epsilon is None else epsilon
+    if kind in ("lben-conv", "lben-conv-lip"):
+        assert margin is not None
+        return convolutional.module(tensors, gamma, margin, data_name, Path(path)).eval()
     p = next(tensors[name].shape[1] for name, shape in described.tensors.items() if shape == ("n", "p"))
     standardisation = _standardisation(data_name, p, dtype, described.standardised)
-    margin = described.margin if epsilon is None else epsilon
     return _module(kind, tensors, gamma, 1.0 if margin is None else margin, standardisation, Path(path)).eval()
 
 

@@ -71,6 +71,8 @@ class Operator(ABC):
     def dense(self) -> Tensor:
         """The matrix, (out_size, in_size); for maps that are not stored as one, only sensible when small."""
         like = self.tensors[0]
+        if self.out_size < self.in_size:
+            return self.adjoint(torch.eye(self.out_size, dtype=like.dtype, device=like.device))
         return self.apply(torch.eye(self.in_size, dtype=like.dtype, device=like.device)).mT
 
     def spectrum(self) -> Spectrum | None:

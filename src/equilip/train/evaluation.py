@@ -12,7 +12,10 @@ from torch import Tensor
 
 from equilip.errors import ConfigError
 from equilip.form import Form
-from equilip.solve import Settings, Solution, equilibrium
+from equilip.solve import Plan, Prover, Settings, Solution, equilibrium
+
+#: Numbers of hidden neurons, over all samples, that are solved at a time: 400 MB in float64.
+NUMBERS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -53,19 +56,29 @@ def evaluate(form: Form, x: Tensor, y: Tensor, settings: Settings | None = None)
         raise ConfigError("there is no sample to evaluate")
     settings = Settings() if settings is None else settings
     start = time.perf_counter()
+    settings = replace(settings, raise_on_failure=False)
+    plan, prover = Plan(settings, form.lam, fixed=True), Prover(form)
+    wrong = unconverged = iterations = 0
+    bound, tolerance = 0.0, 0.0
+    residuals: list[float] = []
+    size = max(1, NUMBERS // max(form.hidden_size, 1))
     with torch.no_grad():
-        solution = equilibrium(form, x.to(form.device, form.dtype), replace(settings, raise_on_failure=False))
-        wrong = count_wrong(solution, y.to(form.device))
-        bound = float(solution.error.max())
-        residual = solution.residual[solution.converged]
+        for rows, labels in zip(x.split(size), y.split(size), strict=True):
+            inputs = rows.to(form.device, form.dtype)
+            solution = equilibrium(form, inputs, settings, plan=plan, prover=lambda: prover)
+            wrong += count_wrong(solution, labels.to(form.device))
+            bound = max(bound, float(solution.error.max()))
+            residuals += solution.residual[solution.converged].tolist()
+            unconverged += int((~solution.converged).sum())
+            iterations, tolerance = max(iterations, solution.iterations), solution.tolerance
     return Evaluation(
         test_error_percent=100.0 * wrong / len(y),
         n=len(y),
-        max_residual=float(residual.max()) if len(residual) else None,
+        max_residual=max(residuals) if residuals else None,
         max_error_bound=bound if math.isfinite(bound) else None,
-        unconverged=int((~solution.converged).sum()),
-        iterations=solution.iterations,
-        tolerance=solution.tolerance,
+        unconverged=unconverged,
+        iterations=iterations,
+        tolerance=tolerance,
         dtype=str(form.dtype).removeprefix("torch."),
         seconds=time.perf_counter() - start,
     )
