@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -16,8 +15,7 @@ from equilip.solve.metric import Metric
 State = TypeVar("State")
 
 
-@dataclass(frozen=True, eq=False)
-class Equation:
+class Equation(NamedTuple):
     """z = σ(W z + bias) for a batch: bias is (batch, n)."""
 
     W: Operator
@@ -27,11 +25,7 @@ class Equation:
     def narrow(self, rows: Tensor | slice) -> Equation:
         """The same equation for some of the samples."""
         sigma = self.activation
-        return replace(
-            self,
-            bias=self.bias[rows],
-            activation=sigma.rows(rows) if isinstance(sigma, Slopes) else sigma,
-        )
+        return Equation(self.W, sigma.rows(rows) if isinstance(sigma, Slopes) else sigma, self.bias[rows])
 
 
 class Run(ABC, Generic[State]):

@@ -8,8 +8,7 @@ ones that have not go on alone once they are the minority.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,8 +41,7 @@ SOON = 8
 HOPELESS = 1e3
 
 
-@dataclass(frozen=True, eq=False)
-class Report:
+class Report(NamedTuple):
     """How a solve went. Holds no tensor that carries gradients, so that keeping it keeps no graph alive.
 
     residual: (batch,) relative. steps: of the first stage. iterations: what all stages cost, in applications of W.
@@ -57,8 +55,7 @@ class Report:
     excess: float
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
+class Outcome(NamedTuple):
     """z (batch, n), the preactivation s = W z + bias there, and how it went."""
 
     z: Tensor
@@ -66,8 +63,7 @@ class Outcome:
     report: Report
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
+class Reading(NamedTuple):
     """A point, the preactivation there, and its relative residual, (batch,)."""
 
     z: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -173,13 +173,13 @@ class Plan:
         first, _ = next(prepared.stages(equation, 0.5))
         goal = self.goal(equation.bias.dtype)
         outcome = loop.iterate(first, equation, start, tolerance=goal, limit=self.settings.max_iterations)
-        task.reports.append(replace(outcome.report, residual=outcome.report.residual.detach()))
+        task.reports.append(outcome.report._replace(residual=outcome.report.residual.detach()))
         return outcome.z
 
 
 def _ordinary(outcome: Outcome) -> Outcome:
     """Copies of what was made in inference mode, fit for autograd."""
-    report = replace(outcome.report, residual=outcome.report.residual.clone())
+    report = outcome.report._replace(residual=outcome.report.residual.clone())
     return Outcome(outcome.z.clone(), outcome.s.clone(), report)
 
 
