@@ -91,7 +91,7 @@ def linf_margins(model: Form | HasForm, x: Tensor, label: Tensor, *, bound: Boun
     assert own is not None
     none = torch.zeros(len(x), dtype=torch.float64)
     try:
-        bound = lipschitz(form) if bound is None else bound
+        bound = lipschitz(form, seconds=10.0) if bound is None else bound
     except (IllPosedError, ProofError):
         return LinfMargins(none, none, time.monotonic() - start)
     by_l2 = radius(form, x, own, bound=bound) / up(math.sqrt(form.in_size))

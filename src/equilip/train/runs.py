@@ -236,10 +236,12 @@ def load_run(path: str | os.PathLike[str]) -> tuple[RunConfig, Model]:
     config = load_config(folder)
     form, state = _load_form(folder)
     shape = config.model
-    found = (form.in_size, sum(shape.hidden), form.out_size)
+    # A gate is a neuron for every input.
+    neurons = sum(shape.hidden) + (shape.in_features if shape.gate else 0)
+    found = (form.in_size, neurons, form.out_size)
     if found != (shape.in_features, form.hidden_size, shape.out_features):
         raise FormatError(
-            f"{folder}: config.toml describes {shape.in_features} inputs, {sum(shape.hidden)} neurons and "
+            f"{folder}: config.toml describes {shape.in_features} inputs, {neurons} neurons and "
             f"{shape.out_features} outputs, the form has {form.in_size}, {form.hidden_size} and {form.out_size}"
         )
     like = torch.zeros(form.in_size)
