@@ -6,8 +6,10 @@ import pickle
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -122,6 +124,17 @@ def test_what_is_no_state_dict(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(FormatError, match=r"x\.pt"):
         checkpoint.read(tmp_path / "x.pt", KINDS["lben-fc"], torch.float32)
+
+
+@pytest.mark.parametrize(
+    "value", ["text", {"a": 1.0}, np.array([[1j]]), scipy.sparse.eye(3)], ids=["text", "struct", "complex", "sparse"]
+)
+def test_matlab_variables_that_are_no_numbers(tmp_path: Path, value: object) -> None:
+    kind = KINDS["lmt-fc"]
+    content = {name: tensor.numpy() for name, tensor in tensors(kind, "").items()}
+    scipy.io.savemat(tmp_path / "x.mat", {**content, "W1": value})
+    with pytest.raises(FormatError, match=r"x\.mat: W1 is not an array of real numbers"):
+        checkpoint.read(tmp_path / "x.mat", kind, torch.float32)
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

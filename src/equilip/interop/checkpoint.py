@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,7 +76,7 @@ def _matlab(path: Path) -> dict[str, Tensor]:
     arrays = {}
     for name, array in content.items():
         if not name.startswith("__"):
-            if array.dtype.kind not in "fiu":
+            if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
                 raise FormatError(f"{path}: {name} is not an array of real numbers")
             arrays[name] = torch.from_numpy(array.astype("float64"))
     return arrays
