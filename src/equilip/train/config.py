@@ -10,7 +10,9 @@ from typing import Any
 from equilip.errors import ConfigError
 from equilip.train.toml import nearest
 
-MODELS = ("lben", "monotone", "nemon", "feedforward", "unconstrained")
+#: Networks of layers with slope at most 1.
+STACKS = ("cpl", "sll", "aol", "cayley", "sandwich", "spectral")
+MODELS = ("lben", "monotone", "nemon", "feedforward", "unconstrained", *STACKS)
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "elu", "softplus", "hardtanh", "sigmoid", "identity")
 LOSSES = ("cross-entropy", "margin", "lipschitz-margin", "certified", "boxes")
 PENALTIES = ("comparison", "paper")
@@ -36,12 +38,14 @@ class TrainConfig:
     validation: float = option(0.0, "share of the training data held out to watch the training")
     shift: int = option(0, "move every training image by up to N pixels each way, afresh in every epoch")
     model: str = option("lben", "parametrisation of the network", MODELS)
-    width: int = option(80, "number of neurons")
+    width: int = option(80, "number of neurons, of each hidden layer where there are several")
+    depth: int = option(1, "hidden layers of a feedforward, cpl, sll, aol, cayley, sandwich or spectral network")
     gamma: float | None = option(
         None,
-        "bound on the slope of an lben, with respect to the standardised input; if left out, it is only well-posed",
+        "bound on the slope, with respect to the standardised input, of a network of 1-Lipschitz layers or of an lben; "
+        "an lben without is only well-posed",
     )
-    learn_gamma: bool = option(False, "train the bound of an lben too, starting from --gamma")
+    learn_gamma: bool = option(False, "train the bound too, starting from --gamma")
     epsilon: float = option(1.0, "margin of an lben's well-posedness")
     feedthrough: bool = option(False, "give an lben a direct path D from input to output, inside its bound")
     m: float = option(1.0, "strong monotonicity of a monotone network")
@@ -86,7 +90,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"unknown {name} {value!r}; {nearest(value, choices)}")
-        for name in ("limit", "width", "epochs", "batch", "step_epochs", "patience"):
+        for name in ("limit", "width", "depth", "epochs", "batch", "step_epochs", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
@@ -112,10 +116,14 @@ class TrainConfig:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        if self.model != "lben":
-            for name in ("gamma", "learn_gamma", "feedthrough"):
-                if getattr(self, name):
-                    raise ConfigError(f"{name} is a property of the model lben; a {self.model} network has none to set")
+        for name, others in (("gamma", STACKS), ("learn_gamma", STACKS), ("feedthrough", ())):
+            if getattr(self, name) and self.model not in ("lben", *others):
+                models = ", ".join(("lben", *others))
+                raise ConfigError(f"{name} is a property of the model {models}; a {self.model} network has none to set")
+        if self.model in STACKS and self.gamma is None:
+            raise ConfigError(f"a {self.model} network has a bound by construction: give gamma, for example 1")
+        if self.depth > 1 and self.model not in ("feedforward", *STACKS):
+            raise ConfigError(f"depth is a property of networks with layers; a {self.model} network has none to set")
         if self.model != "nemon":
             for name in ("measure", "gate"):
                 if getattr(self, name):
@@ -129,9 +137,9 @@ class TrainConfig:
             # A feed-forward network has the product of its layers' norms.
             bounded = self.model == "feedforward"
             if self.loss in ("lipschitz-margin", "certified") and not bounded:
-                raise ConfigError(f"the loss {self.loss} needs a bound: choose the model lben and give gamma")
+                raise ConfigError(f"the loss {self.loss} needs a bound: choose the model lben, say, and give gamma")
             if self.eps and not bounded:
-                raise ConfigError("certified accuracy (eps) needs a bound: choose the model lben and give gamma")
+                raise ConfigError("certified accuracy (eps) needs a bound: choose the model lben, say, and give gamma")
         against = ("lipschitz-margin", "certified", "boxes")
         if self.loss_eps and self.loss not in against:
             raise ConfigError(f"loss_eps means nothing to the loss {self.loss}; choose one of {', '.join(against)}")

@@ -169,7 +169,7 @@ class _Training:
             seconds=time.perf_counter() - start,
             train_iterations=seen.iterations,
             train_unconverged=seen.unconverged,
-            gamma=self.model.gamma if isinstance(self.model, nn.LBEN) else None,
+            gamma=self.model.gamma if isinstance(self.model, nn.LBEN | nn.Stack) else None,
             validation_loss=held_loss,
             validation_error_percent=held_error,
             certified_by_gamma_percent=by_gamma,
@@ -208,7 +208,7 @@ class _Training:
                 steps += 1
                 seen.wrong += (y.detach().argmax(1) != labels).sum()
                 return value
-            if isinstance(model, nn.FeedForward):
+            if isinstance(model, nn.FeedForward | nn.Stack):
                 y = model(x)
             else:
                 solution = model.solve(x)
@@ -228,7 +228,7 @@ class _Training:
     def _outputs(self, x: Tensor) -> tuple[Tensor, Solution | None]:
         """The outputs in eval mode, and the solve behind them where there is one."""
         with torch.no_grad():
-            if isinstance(self.model, nn.FeedForward):
+            if isinstance(self.model, nn.FeedForward | nn.Stack):
                 return self.model(x), None
             solution = self.model.solve(x, replace(self.model.settings, raise_on_failure=False))
             return solution.y, solution

@@ -10,13 +10,14 @@ from equilip import activations, nn
 from equilip.data import Dataset
 from equilip.errors import ConfigError
 from equilip.form import Form, Standardisation
-from equilip.train.config import TrainConfig
+from equilip.train.config import STACKS, TrainConfig
+from equilip.train.stacks import stack
 from equilip.train.toml import nearest
 
-Model = nn.LBEN | nn.MonotoneNetwork | nn.NEMON | nn.FeedForward | nn.Unconstrained | nn.Explicit
+Model = nn.LBEN | nn.MonotoneNetwork | nn.NEMON | nn.FeedForward | nn.Stack | nn.Unconstrained | nn.Explicit
 
 #: The kinds of network that a run directory can hold.
-KINDS = ("lben", "monotone", "nemon", "feedforward", "unconstrained", "explicit")
+KINDS = ("lben", "monotone", "nemon", "feedforward", "unconstrained", "explicit", *STACKS)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
     return ModelConfig(
         kind=config.model,
         in_features=dataset.in_features,
-        hidden=(config.width,),
+        hidden=(config.width,) * config.depth,
         out_features=dataset.classes,
         dtype=config.dtype,
         # A gate takes raw inputs.
@@ -89,6 +90,19 @@ def build(
             p,
             config.hidden,
             q,
+            activation=sigma,
+            standardisation=standardisation,
+            dtype=dtype,
+            generator=generator,
+        )
+    if config.kind in STACKS:
+        return stack(
+            config.kind,
+            p,
+            config.hidden,
+            q,
+            config.gamma,
+            learn_gamma=config.learn_gamma,
             activation=sigma,
             standardisation=standardisation,
             dtype=dtype,

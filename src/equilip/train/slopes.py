@@ -20,7 +20,7 @@ from equilip.operators import Zero
 class Slopes(ABC):
     """Bounds on the slopes of a network's outputs and of their differences, for its present parameters."""
 
-    model: nn.LBEN | nn.FeedForward
+    model: nn.LBEN | nn.LBENConv | nn.FeedForward | nn.Stack
 
     @property
     def per_raw(self) -> float:
@@ -96,6 +96,43 @@ class LayeredSlopes(Slopes):
         return self.per_raw * (torch.stack(norms).prod() if norms else self.model.biases[0].new_ones(()))
 
 
+@dataclass(frozen=True, eq=False)
+class StackedSlopes(Slopes):
+    """The slopes of a stack of 1-Lipschitz layers: gamma, and for pairs the distances of the last layer's rows."""
+
+    model: nn.Stack
+
+    def whole(self) -> Tensor:
+        gamma = self.model.scale()
+        if isinstance(gamma, float):
+            gamma = next(self.model.parameters()).new_tensor(gamma)
+        return gamma * self.per_raw
+
+    def pairs(self) -> Tensor:
+        last = self.model.layers[-1]
+        q, whole = self.model.out_features, self.whole()
+        apart = 1 - torch.eye(q, dtype=whole.dtype, device=whole.device)
+        if not isinstance(last, nn.AffineLayer):
+            return math.sqrt(2) * whole * apart
+        A = last.matrix()
+        return (whole * _distances(A @ A.mT)).clamp(max=math.sqrt(2) * whole) * apart
+
+
+@dataclass(frozen=True, eq=False)
+class ConstructedSlopes(Slopes):
+    """The slopes of a convolutional network: gamma, and for pairs √2 times as much."""
+
+    model: nn.LBENConv
+
+    def whole(self) -> Tensor:
+        assert self.model.gamma is not None
+        return self.model.c.new_tensor(self.model.gamma * self.per_raw)
+
+    def pairs(self) -> Tensor:
+        whole = self.whole()
+        return math.sqrt(2) * whole * (1 - torch.eye(self.model.out_features, dtype=whole.dtype, device=whole.device))
+
+
 def _norm(weight: Tensor) -> Tensor:
     """‖weight‖, (), from the smaller of its two products with itself: much faster than its singular values."""
     gram = weight @ weight.mT if weight.shape[0] <= weight.shape[1] else weight.mT @ weight
@@ -112,4 +149,8 @@ def slopes(model: torch.nn.Module) -> Slopes | None:
     """The slopes of a model that has a bound by construction, or whose layers give one; None for every other."""
     if isinstance(model, nn.FeedForward):
         return LayeredSlopes(model)
+    if isinstance(model, nn.Stack):
+        return StackedSlopes(model)
+    if isinstance(model, nn.LBENConv):
+        return None if model.gamma is None else ConstructedSlopes(model)
     return BoundedSlopes(model) if isinstance(model, nn.LBEN) and model.gamma is not None else None
