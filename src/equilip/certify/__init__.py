@@ -16,6 +16,7 @@ from equilip.certify.promise import ALLOWANCE, check_guarantee
 from equilip.certify.radius import radius
 from equilip.certify.recall import recall
 from equilip.certify.robust import LinfCertified, LinfMargins, certified_linf, linf_margins, linf_pairs
+from equilip.norms import norm_bound
 
 __all__ = [
     "ALLOWANCE",
@@ -37,6 +38,7 @@ __all__ = [
     "lipschitz",
     "lipschitz_linf",
     "lipschitz_local",
+    "norm_bound",
     "product_of_norms",
     "prove",
     "radius",
