@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from equilip import nn
 from equilip.interop.kinds import KINDS
 from equilip.interop.published import Imported, guess_data, load
-from equilip.train import runs
+from equilip.train import convolutions, runs
 from equilip.train.devices import dtype as dtype_of
 from equilip.train.models import ModelConfig
 
@@ -44,6 +45,7 @@ def import_run(
         gamma=gamma,
         epsilon=1.0 if margin is None else margin,
         m=1.0 if margin is None else margin,
+        **(asdict(convolutions.of(model)) if isinstance(model, nn.LBENConv) else {}),
     )
     config = runs.RunConfig(
         model=shape,
@@ -69,6 +71,8 @@ def import_run(
 
 def _kind(model: Imported) -> str:
     match model:
+        case nn.LBENConv():
+            return "lben-conv"
         case nn.LBEN():
             return "lben"
         case nn.MonotoneNetwork():

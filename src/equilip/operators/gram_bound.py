@@ -24,17 +24,24 @@ def gram_bound(matrices: Tensor, steps: int = 6) -> float:
     Within a factor of min(m, n)^(1/2^(steps + 1)) of it. Every Gram matrix is divided by its size, which keeps the
     powers in range; the logarithms of the sizes are added up. Zero matrices give 0.
     """
-    G = matrices.detach().to(torch.complex128 if matrices.is_complex() else torch.float64)
+    G = matrices.detach()
+    root = 1.0
+    if G.is_complex():
+        # The same matrices in real arithmetic, which is far faster here: same norms, Frobenius norms √2 times as large.
+        real, imaginary = G.real, G.imag
+        G = torch.cat([torch.cat([real, -imaginary], dim=-1), torch.cat([imaginary, real], dim=-1)], dim=-2)
+        root = 2.0**0.5
+    G = G.double()
     if G.shape[-2] < G.shape[-1]:
-        G = G.mH
+        G = G.mT
     logarithm = torch.zeros(G.shape[0], dtype=torch.float64, device=G.device)
     for _ in range(steps):
-        size = torch.linalg.matrix_norm(G)
+        size = torch.linalg.vector_norm(G, dim=(-2, -1))
         safe = torch.where(size > 0, size, 1.0)
         logarithm = 2 * (logarithm + safe.log())
         G = G / safe[:, None, None]
-        G = G.mH @ G
-    size = torch.linalg.matrix_norm(G)
+        G = G.mT @ G
+    size = torch.linalg.vector_norm(G, dim=(-2, -1)) / root
     bounds = torch.where(size > 0, ((size.clamp(min=1e-300).log() + logarithm) / 2**steps).exp(), 0.0)
     return float(bounds.amax()) * ROUNDED_UP if len(bounds) else 0.0
 

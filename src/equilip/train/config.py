@@ -12,12 +12,16 @@ from equilip.train.toml import nearest
 
 #: Networks of layers with slope at most 1.
 STACKS = ("cpl", "sll", "aol", "cayley", "sandwich", "spectral")
-MODELS = ("lben", "monotone", "nemon", "feedforward", "unconstrained", *STACKS)
+#: Convolutional networks: bounded where gamma is given, or well-posed only.
+CONVOLUTIONS = ("lben-conv",)
+MODELS = ("lben", "lben-conv", "monotone", "nemon", "feedforward", "unconstrained", *STACKS)
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "elu", "softplus", "hardtanh", "sigmoid", "identity")
 LOSSES = ("cross-entropy", "margin", "lipschitz-margin", "certified", "boxes")
 PENALTIES = ("comparison", "paper")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle")
 DTYPES = ("float32", "float64")
+METRICS = ("full", "channel", "image", "identity")
+PADDINGS = ("zeros", "circular")
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -47,6 +51,10 @@ class TrainConfig:
     )
     learn_gamma: bool = option(False, "train the bound too, starting from --gamma")
     epsilon: float = option(1.0, "margin of an lben's well-posedness")
+    kernel: int = option(3, "pixels across the kernels of an lben-conv: 1, 3, 5 or 7; its width counts channels")
+    metric: str = option("full", "which neurons of an lben-conv have multipliers of their own", METRICS)
+    padding: str = option("zeros", "what surrounds the images of an lben-conv", PADDINGS)
+    pool: int = option(2, "the output of an lben-conv reads means over N x N pixels")
     feedthrough: bool = option(False, "give an lben a direct path D from input to output, inside its bound")
     m: float = option(1.0, "strong monotonicity of a monotone network")
     measure: float = option(0.0, "what the weighted l-infinity measure of a nemon's W stays below; less than 1")
@@ -86,11 +94,13 @@ class TrainConfig:
             ("penalty", PENALTIES),
             ("schedule", SCHEDULES),
             ("dtype", DTYPES),
+            ("metric", METRICS),
+            ("padding", PADDINGS),
         ):
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"unknown {name} {value!r}; {nearest(value, choices)}")
-        for name in ("limit", "width", "depth", "epochs", "batch", "step_epochs", "patience"):
+        for name in ("limit", "width", "depth", "epochs", "batch", "step_epochs", "patience", "pool"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
@@ -116,10 +126,17 @@ class TrainConfig:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        for name, others in (("gamma", STACKS), ("learn_gamma", STACKS), ("feedthrough", ())):
+        for name, others in (("gamma", (*CONVOLUTIONS, *STACKS)), ("learn_gamma", STACKS), ("feedthrough", ())):
             if getattr(self, name) and self.model not in ("lben", *others):
                 models = ", ".join(("lben", *others))
                 raise ConfigError(f"{name} is a property of the model {models}; a {self.model} network has none to set")
+        for name, default in (("kernel", 3), ("metric", "full"), ("padding", "zeros"), ("pool", 2)):
+            if getattr(self, name) != default and self.model not in CONVOLUTIONS:
+                raise ConfigError(
+                    f"{name} is a property of the model lben-conv; a {self.model} network has none to set"
+                )
+        if self.kernel not in (1, 3, 5, 7):
+            raise ConfigError(f"kernel must be 1, 3, 5 or 7, got {self.kernel}")
         if self.model in STACKS and self.gamma is None:
             raise ConfigError(f"a {self.model} network has a bound by construction: give gamma, for example 1")
         if self.depth > 1 and self.model not in ("feedforward", *STACKS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 import torch
 
@@ -10,14 +10,18 @@ from equilip import activations, nn
 from equilip.data import Dataset
 from equilip.errors import ConfigError
 from equilip.form import Form, Standardisation
-from equilip.train.config import STACKS, TrainConfig
+from equilip.train import convolutions
+from equilip.train.config import CONVOLUTIONS, STACKS, TrainConfig
+from equilip.train.convolutions import ConvolutionConfig
 from equilip.train.stacks import stack
 from equilip.train.toml import nearest
 
-Model = nn.LBEN | nn.MonotoneNetwork | nn.NEMON | nn.FeedForward | nn.Stack | nn.Unconstrained | nn.Explicit
+Model = (
+    nn.LBEN | nn.LBENConv | nn.MonotoneNetwork | nn.NEMON | nn.FeedForward | nn.Stack | nn.Unconstrained | nn.Explicit
+)
 
 #: The kinds of network that a run directory can hold.
-KINDS = ("lben", "monotone", "nemon", "feedforward", "unconstrained", "explicit", *STACKS)
+KINDS = ("lben", "lben-conv", "monotone", "nemon", "feedforward", "unconstrained", "explicit", *STACKS)
 
 
 @dataclass(frozen=True)
@@ -41,20 +45,43 @@ class ModelConfig:
     m: float = 1.0
     measure: float = 0.0
     gate: float = 0.0
+    image: tuple[int, ...] = ()
+    channels: int = 0
+    kernel: int = 3
+    metric: str = "full"
+    padding: str = "zeros"
+    pool: int = 1
+    pool_padding: int = 0
+    layer: str = "weighted"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"unknown kind of model {self.kind!r}; {nearest(self.kind, KINDS)}")
         if self.kind in ("lben", "monotone", "nemon", "unconstrained") and len(self.hidden) != 1:
             raise ConfigError(f"a model of kind {self.kind} has one width, not {len(self.hidden)}")
+        if self.kind in CONVOLUTIONS:
+            assert self.convolution is not None  # raises ConfigError where it makes no sense
+
+    @property
+    def convolution(self) -> ConvolutionConfig | None:
+        """What only convolutional networks have; None for all others."""
+        if self.kind not in CONVOLUTIONS:
+            return None
+        names = [field.name for field in fields(ConvolutionConfig)]
+        return ConvolutionConfig(**{name: getattr(self, name) for name in names})
 
 
 def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
     """The network that a training configuration asks for on that data."""
+    convolution = None
+    if config.model in CONVOLUTIONS:
+        convolution = ConvolutionConfig(
+            dataset.shape, config.width, config.kernel, config.metric, config.padding, config.pool
+        )
     return ModelConfig(
         kind=config.model,
         in_features=dataset.in_features,
-        hidden=(config.width,) * config.depth,
+        hidden=(config.width,) * config.depth if convolution is None else (convolution.neurons,),
         out_features=dataset.classes,
         dtype=config.dtype,
         # A gate takes raw inputs.
@@ -67,6 +94,7 @@ def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
         m=config.m,
         measure=config.measure,
         gate=config.gate,
+        **({} if convolution is None else asdict(convolution)),
     )
 
 
@@ -90,6 +118,18 @@ def build(
             p,
             config.hidden,
             q,
+            activation=sigma,
+            standardisation=standardisation,
+            dtype=dtype,
+            generator=generator,
+        )
+    convolution = config.convolution
+    if convolution is not None:
+        return convolutions.network(
+            convolution,
+            q,
+            config.gamma,
+            config.epsilon,
             activation=sigma,
             standardisation=standardisation,
             dtype=dtype,
