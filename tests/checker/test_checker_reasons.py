@@ -99,12 +99,12 @@ def metadata(**changes: Any) -> Change:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (drop("W"), r"the form lacks the keys \['W'\]"),
+        (drop("W"), "the form lacks the tensor W"),
         (put("E", value={}), r"or has the unknown keys \['E'\]"),
         (put("__metadata__", value=[]), "the form's metadata is not an object"),
         (put("__metadata__", "equilip", value=1), "the form's metadata is not text"),
         (put("__metadata__", "equilip", value='{"format": 1}'), "the form's metadata lacks the keys"),
-        (metadata(format="equilip.form/2"), r"the form's format is 'equilip\.form/2', not equilip\.form/1"),
+        (metadata(format="equilip.form/3"), r"the form's format is 'equilip\.form/3', neither equilip\.form/1 nor"),
         (metadata(operators={}), "the form's operators are not those of its tensors"),
         (metadata(activation=[{"kind": "gelu", "size": 3}]), "a block of neurons is of unknown kind 'gelu'"),
         (metadata(activation=[{"kind": "relu", "size": 2}]), "the activation's blocks do not cover the 3 neurons"),

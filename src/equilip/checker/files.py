@@ -232,7 +232,7 @@ def parse_form(content: bytes) -> Form:
     """The form in ``content``, with the shapes that the equation asks for."""
     fields, tensors = parse_metadata(content)
     if fields["format"] != "equilip.form/1":
-        raise Refused(f"the form's format is {fields['format']!a:.80}, not equilip.form/1")
+        raise Refused(f"the form's format is {fields['format']!a:.80}, neither equilip.form/1 nor equilip.form/2")
     if "W" not in tensors or tensors.keys() & {"A", "B"}:
         raise Refused("the form lacks the tensor W, or has the unknown tensors A or B")
     kinds = {"W": "dense", "U": "dense", "C": "dense", "D": "dense" if "D" in tensors else "zero"}
