@@ -112,7 +112,8 @@ def required(command: str) -> list[str]:
     words = []
     for action in parser_of(command)._actions:
         if action.required:
-            words += [*action.option_strings[:1], "mondeq-fc" if action.option_strings else "x"]
+            value = {"kind": "mondeq-fc", "experiment": "lben-mnist"}.get(action.dest, "x")
+            words += [*action.option_strings[:1], value]
     return words
 
 

@@ -103,7 +103,7 @@ def prepare(out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """An empty run directory at ``out``. One that holds anything is refused, unless ``overwrite``, which
     removes the artefacts of an earlier run and nothing else. ConfigError when it cannot be written."""
     path = Path(out)
-    fresh = not path.exists()
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         remove_temporaries(path)
@@ -117,8 +117,9 @@ def prepare(out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         write_whole(path / "metrics.jsonl", b"")
         (path / "metrics.jsonl").unlink()
     except OSError as error:
-        if fresh and path.is_dir():
-            path.rmdir()
+        for folder in made:
+            if folder.is_dir():
+                folder.rmdir()
         raise ConfigError(f"cannot write to {path}: {error.strerror or error}; choose another --out") from error
     return path
 
