@@ -25,9 +25,10 @@ body{margin:0 auto;max-width:60rem;padding:1rem;font:16px/1.5 system-ui,sans-ser
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #dde2e8}
 th:first-child,td:first-child{text-align:left}
+td{white-space:nowrap}
 .wide{overflow-x:auto}
 code{overflow-wrap:anywhere}
-figure{margin:1.5rem 0}
+figure{margin:1.5rem 0;max-width:40rem}
 @media(prefers-color-scheme:dark){body{color:#e6eaf0;background:#161b22}th,td{border-color:#333c48}}
 """
 

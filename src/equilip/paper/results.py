@@ -56,7 +56,7 @@ class Result:
 
     @property
     def tightness_reproduced(self) -> bool | None:
-        """Whether the bound is as tight as the published one; None where none was published."""
+        """Whether the slope found is as near to the proved bound as the authors' was to γ; None where they had none."""
         if self.published is None or self.published.tightness is None:
             return None
         return self.tightness is not None and self.tightness >= self.published.tightness

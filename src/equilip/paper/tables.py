@@ -31,7 +31,7 @@ def overview(results: Sequence[Result]) -> Table:
     """Test error, largest slope, bound and tightness of each network, each beside the published figure."""
     columns = (
         "network", "test error", "published", "largest slope found", "published", "proved bound",
-        "found / proved", "published, found / γ",
+        "found / proved", "found / γ", "published",
     )  # fmt: skip
     return Table(columns, tuple(_row(result) for result in results))
 
@@ -47,6 +47,9 @@ def _row(result: Result) -> tuple[str, ...]:
         _NONE if published is None else f"{published.largest_slope:.4g}",
         _NONE if result.proved is None else _digits(result.proved, decimal.ROUND_CEILING),
         _NONE if result.tightness is None else f"{_digits(100 * result.tightness, decimal.ROUND_FLOOR)} %",
+        _NONE
+        if result.gamma is None
+        else f"{_digits(100 * result.largest_slope / result.gamma, decimal.ROUND_FLOOR)} %",
         _NONE if published is None or published.tightness is None else f"{100 * published.tightness:.1f} %",
     )
 
