@@ -46,6 +46,13 @@ def drop(*path: str) -> Change:
     return change
 
 
+def rename(old: str, new: str) -> Change:
+    def change(content: dict[str, Any]) -> None:
+        content[new] = content.pop(old)
+
+    return change
+
+
 def test_without_a_mistake_it_is_valid(tmp_path: Path) -> None:
     assert verdict_on(tmp_path, certificate(FORM, lipschitz_claim(1.0, MULTIPLIERS)), FORM).valid
 
@@ -99,7 +106,7 @@ def metadata(**changes: Any) -> Change:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (drop("W"), "the form lacks the tensor W"),
+        (rename("W", "A"), "the form lacks the tensor W, or has the unknown tensors A"),
         (put("E", value={}), r"or has the unknown keys \['E'\]"),
         (put("__metadata__", value=[]), "the form's metadata is not an object"),
         (put("__metadata__", "equilip", value=1), "the form's metadata is not text"),

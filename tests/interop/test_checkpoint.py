@@ -17,12 +17,12 @@ from equilip.errors import FormatError
 from equilip.interop import KINDS, checkpoint
 from equilip.interop.kinds import Kind
 
-SIZES = {"n": 5, "p": 7, "q": 3}
+SIZES = {"n": 5, "p": 7, "q": 3} | {"one": 1, "d": 2, "h": 4, "w": 4, "c": 2, "i": 1, "k": 3, "l": 3, "m": 8}
 
 
 def tensors(kind: Kind, prefix: str = "mon.linear_module.") -> dict[str, Tensor]:
     torch.manual_seed(0)
-    return {prefix + name: torch.randn(*(SIZES[letter] for letter in shape)) for name, shape in kind.tensors.items()}
+    return {prefix + name: torch.randn([SIZES[letter] for letter in shape]) for name, shape in kind.tensors.items()}
 
 
 def write(path: Path, kind: Kind, content: dict[str, Tensor]) -> Path:
