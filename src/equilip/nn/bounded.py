@@ -55,7 +55,7 @@ class BoundedRule(Rule):
         weighted = dW * memory.weight
         pull = weighted + weighted.mT
         # The derivative with respect to ψ_i is that row of W - I, plus the U Uᵀ Λ of row i and of column i.
-        dpsi = (dW * W).addcmul_(pull, memory.gram, value=-1).sum(1) - dW.diagonal()
+        dpsi = (dW * W - pull * memory.gram).sum(1) - dW.diagonal()
         dS = torch.sub(minus_both, minus_dT, alpha=2).neg_()
         return pull, ((V @ minus_both).neg_(), dS, dpsi, (C @ minus_both) * -self.g)
 
