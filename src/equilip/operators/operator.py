@@ -89,9 +89,10 @@ class Operator(ABC):
         if not again:
             x, v = x.detach(), v.detach()
         with torch.enable_grad():
+            # Views, for x itself may depend on the tensors (an equilibrium does), and that is not asked for here.
             keep = [again and t.requires_grad for t in self.tensors]
             tracked = tuple(
-                t if own else t.detach().requires_grad_() for t, own in zip(self.tensors, keep, strict=True)
+                t.view_as(t) if own else t.detach().requires_grad_() for t, own in zip(self.tensors, keep, strict=True)
             )
             value = self.rebuild(tracked).apply(x)
             return torch.autograd.grad(value, tracked, v, create_graph=again)
