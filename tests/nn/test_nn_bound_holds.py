@@ -10,21 +10,24 @@ from hypothesis import strategies as st
 from equilip.activations import Activation, LeakyReLU, ReLU, Sigmoid, Tanh
 from equilip.errors import InputError
 from equilip.nn import LBEN, MonotoneNetwork
-from equilip.solve import Settings
+from equilip.solve import Newton, Settings
 
 
 def largest_slope(model: LBEN, seed: int) -> float:
-    """The largest ‖y - y'‖ / ‖x - x'‖ that ascent on pairs finds, from near and from far pairs."""
+    """The largest ‖y - y'‖ / ‖x - x'‖ that ascent on pairs finds, from near and from far pairs; what the solver's
+    proven errors may have added to it is taken off, so that a solve cut short raises no false alarm."""
     generator = torch.manual_seed(seed)
     p = model.in_features
     x = torch.randn(24, p, dtype=torch.float64, generator=generator)
     gap = torch.logspace(-3, 1, 24, dtype=torch.float64)[:, None]
     other = x + gap * torch.randn(24, p, dtype=torch.float64, generator=generator)
-    found = 0.0
+    found, gain = 0.0, float(torch.linalg.matrix_norm(model.C.detach(), 2))
     for _ in range(12):
         a, b = x.clone().requires_grad_(), other.clone().requires_grad_()
-        slope = (model(a) - model(b)).norm(dim=1) / (a - b).norm(dim=1)
-        found = max(found, float(slope.detach().max()))
+        one, two = model.solve(a), model.solve(b)
+        slope = (one.y - two.y).norm(dim=1) / (a - b).norm(dim=1)
+        doubt = gain * (one.error + two.error) / (x - other).norm(dim=1)
+        found = max(found, float((slope.detach() - doubt).max()))
         da, db = torch.autograd.grad(slope.clamp(min=1e-30).log().sum(), (a, b))
         rate = 0.3 * (x - other).norm(dim=1, keepdim=True)
         x = x + rate * da / da.norm(dim=1, keepdim=True).clamp(min=1e-30)
@@ -44,9 +47,11 @@ def test_ascent_never_beats_gamma(
     seed: int, gamma: float, scales: list[float], feedthrough: bool, sigma: Activation
 ) -> None:
     generator = torch.manual_seed(seed)
+    # Newton finds in ten steps what takes splittings thousands at such scales; how it is found is no part of the bound.
+    hard = Settings(Newton(), tolerance=1e-11, max_iterations=500, raise_on_failure=False)
     model = LBEN(
         4, 5, 3, gamma, epsilon=0.1, activation=sigma, feedthrough=feedthrough, dtype=torch.float64,
-        generator=generator, settings=Settings(tolerance=1e-11, max_iterations=50_000, raise_on_failure=False),
+        generator=generator, settings=hard,
     )  # fmt: skip
     with torch.no_grad():
         for parameter, scale in zip((model.V, model.S, model.U, model.C, model.b), scales, strict=True):
