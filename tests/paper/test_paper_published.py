@@ -78,7 +78,7 @@ def test_the_figures_are_the_authors() -> None:
 
 @needs_shared
 def test_where_the_authors_solver_was_not_accurate_the_same_attack_finds_more() -> None:
-    # At gamma = 0.2 their tolerance left gradients wrong by as much as the gradients themselves.
+    # Why is a guess: at gamma = 0.2 the gradients of their solver, at its tolerance, are known to be far off.
     model = load(REFERENCE / "mnist_fc_lip0.2_w80.params", "lben-fc", gamma=0.2)
     experiment = EXPERIMENTS["lben-mnist"]()
     (published,) = (network.published for network in experiment.networks if network.name == "lben-0.2")

@@ -16,12 +16,15 @@ class Published:
 
     largest_slope: the steepest that they found, standardised. gamma: the bound that it was trained with, if any.
     fast_gradient_error: the share of wrong classes after one gradient step of each of the experiment's sizes.
+    alike: whether our network is trained with the same settings, so that its numbers can reproduce these; otherwise
+    they only stand beside each other.
     """
 
     test_error_percent: float
     largest_slope: float
     gamma: float | None = None
     fast_gradient_error: tuple[float, ...] = ()
+    alike: bool = True
 
     @property
     def tightness(self) -> float | None:

@@ -49,8 +49,8 @@ class Result:
 
     @property
     def error_reproduced(self) -> bool | None:
-        """Whether the test error is at most the published one and ROOM; None where none was published."""
-        if self.published is None:
+        """Whether the test error is at most the published one and ROOM; None where none of the kind was published."""
+        if self.published is None or not self.published.alike:
             return None
         return self.test_error_percent <= self.published.test_error_percent + ROOM + 1e-9
 
