@@ -64,8 +64,10 @@ def assert_same(one: Path, other: Path) -> None:
         replace(TINY, validation=0.25, patience=1, lr=0.5, schedule="constant", epochs=8),
         replace(TINY, model="feedforward", gamma=None, eps=()),
         replace(TINY, model="monotone", gamma=None, eps=()),
+        replace(TINY, model="feedforward", gamma=None, eps=(), penalty="clip", regulariser=0.1),
+        replace(TINY, model="feedforward", gamma=None, eps=(), penalty="jacobian", regulariser=0.1),
     ],
-    ids=["lben", "everything", "float64", "patience", "feedforward", "monotone"],
+    ids=["lben", "everything", "float64", "patience", "feedforward", "monotone", "clip", "jacobian"],
 )
 def test_resumed_after_every_epoch(config: TrainConfig, tmp_path: Path) -> None:
     whole, _ = train(config, tmp_path / "whole")

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from equilip.train.evaluation import Evaluation, evaluate
     from equilip.train.loop import fit
     from equilip.train.metrics import EpochMetrics
+    from equilip.train.penalties import CLIP, Jacobian
     from equilip.train.runs import load_form, load_run
     from equilip.train.session import resume, train
 
 _ROOMS = {
+    "CLIP": "penalties",
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
     "EpochMetrics": "metrics",
+    "Jacobian": "penalties",
     "fit": "loop",
     "load_form": "runs",
     "load_run": "runs",
@@ -29,8 +32,10 @@ _ROOMS = {
 }
 
 __all__ = [
+    "CLIP",
     "EpochMetrics",
     "Evaluation",
+    "Jacobian",
     "TrainConfig",
     "evaluate",
     "fit",

@@ -17,6 +17,7 @@ class Stream(IntEnum):
 
     SPLIT = 1
     SHIFT = 2
+    PENALTY = 3
 
 
 def generator(seed: int, *more: int) -> torch.Generator:

@@ -1,6 +1,7 @@
 """Where a training stands after an epoch, as one file: parameters, optimiser, counters, metrics, and no pickle.
 
-    checkpoint.safetensors     model.NAME, optimiser.NAME.KEY and, where the best epoch is kept, best.NAME
+    checkpoint.safetensors     model.NAME, optimiser.NAME.KEY and, where the best epoch is kept, best.NAME;
+                               penalty.NAME for what a penalty remembers
 
 The header (JSON) holds the rest. The file is replaced whole after every epoch and removed when the run is
 complete, so a run that has one is unfinished and can be resumed.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Checkpoint:
     history: tuple[EpochMetrics, ...]
     best: Best | None = None
     data: str = ""
+    penalty: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -62,6 +64,7 @@ def capture(
     optimiser: torch.optim.Optimizer,
     history: list[EpochMetrics],
     best: Best | None,
+    penalty: torch.nn.Module | None = None,
 ) -> Checkpoint:
     """The present state, sharing its tensors with the model and the optimiser."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
@@ -70,13 +73,21 @@ def capture(
         optimiser={names[parameter]: dict(state) for parameter, state in optimiser.state.items()},
         history=tuple(history),
         best=best,
+        penalty={} if penalty is None else penalty.state_dict(),
     )
 
 
-def restore(checkpoint: Checkpoint, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Put model and optimiser where they were; FormatError where the checkpoint is of another network."""
+def restore(
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    penalty: torch.nn.Module | None = None,
+) -> None:
+    """Put model, optimiser and penalty where they were; FormatError where the checkpoint is of another network."""
     try:
         model.load_state_dict(checkpoint.parameters)
+        if penalty is not None:
+            penalty.load_state_dict(checkpoint.penalty)
     except RuntimeError as error:
         raise FormatError(f"{NAME} is of another network: {' '.join(str(error).split())}") from None
     for name, parameter in model.named_parameters():
@@ -98,6 +109,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in checkpoint.parameters.items()}
     for name, state in checkpoint.optimiser.items():
         tensors |= {f"optimiser.{name}.{key}": value for key, value in state.items()}
+    tensors |= {f"penalty.{name}": tensor for name, tensor in checkpoint.penalty.items()}
     header: dict[str, Any] = {
         "format": FORMAT,
         "data": checkpoint.data,
@@ -136,6 +148,7 @@ def read(folder: Path) -> Checkpoint | None:
             history=tuple(EpochMetrics(**values) for values in header["history"]),
             best=None if best is None else Best(best["epoch"], best["loss"], _below(tensors, "best.")),
             data=header["data"],
+            penalty=_below(tensors, "penalty."),
         )
     except FormatError:
         raise

@@ -17,7 +17,9 @@ CONVOLUTIONS = ("lben-conv",)
 MODELS = ("lben", "lben-conv", "monotone", "nemon", "feedforward", "unconstrained", *STACKS)
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "elu", "softplus", "hardtanh", "sigmoid", "identity")
 LOSSES = ("cross-entropy", "margin", "lipschitz-margin", "certified", "boxes")
-PENALTIES = ("comparison", "paper")
+#: l-infinity bounds, for the loss boxes; the rest are penalties on what is found, for every other loss.
+BOUNDS = ("comparison", "paper")
+PENALTIES = (*BOUNDS, "clip", "jacobian")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle")
 DTYPES = ("float32", "float64")
 METRICS = ("full", "channel", "image", "identity")
@@ -68,8 +70,13 @@ class TrainConfig:
     )
     kappa: float = option(1.0, "share of the worst outputs in the loss boxes, once the training has got there")
     ramp: float = option(0.4, "share of the training in which the loss boxes gets to its kappa and loss_eps")
-    regulariser: float = option(0.0, "weight of an l-infinity slope bound in the loss boxes")
-    penalty: str = option("comparison", "which bound: of the comparison matrix, or the paper's looser one", PENALTIES)
+    regulariser: float = option(0.0, "weight of the penalty that is added to the loss")
+    penalty: str = option(
+        "comparison",
+        "of what: with the loss boxes an l-infinity bound, of the comparison matrix or the paper's looser one; with "
+        "every other the largest slope between pairs of inputs (clip) or the mean slope at the data (jacobian)",
+        PENALTIES,
+    )
     margin: float = option(1.0, "lead over every other class that the margin loss asks for")
     temperature: float = option(1.0, "softness of every loss but margin: divides outputs, for certified radii")
     epochs: int = option(30, "passes over the training data")
@@ -147,6 +154,7 @@ class TrainConfig:
                     raise ConfigError(f"{name} is a property of the model nemon; a {self.model} network has none")
             if self.loss == "boxes":
                 raise ConfigError("the loss boxes needs a network that boxes pass through: choose the model nemon")
+        self._check_penalty()
         if self.gamma is None:
             for name in ("learn_gamma", "feedthrough"):
                 if getattr(self, name):
@@ -164,6 +172,22 @@ class TrainConfig:
             raise ConfigError(f"the loss {self.loss} needs the distance to train against: give loss_eps")
         if self.patience is not None and not self.validation:
             raise ConfigError("patience needs data to watch: give validation, the share to hold out")
+
+    def _check_penalty(self) -> None:
+        bounds = self.penalty in BOUNDS
+        if not bounds and not self.regulariser:
+            raise ConfigError(f"the penalty {self.penalty} needs a weight: give regulariser, for example 0.1")
+        if bounds and self.regulariser and self.loss != "boxes":
+            raise ConfigError(
+                f"the penalty {self.penalty} belongs to the loss boxes; with the loss {self.loss} choose the penalty "
+                "clip or jacobian"
+            )
+        if not bounds and self.loss == "boxes":
+            raise ConfigError(
+                f"the loss boxes has penalties of its own, {' and '.join(BOUNDS)}; {self.penalty} is none"
+            )
+        if not bounds and self.model == "unconstrained":
+            raise ConfigError(f"the penalty {self.penalty} needs an equilibrium everywhere: choose another model")
 
     def as_table(self) -> Mapping[str, Any]:
         """The fields as plain values, None where nothing was chosen."""

@@ -29,6 +29,7 @@ from equilip.train.losses import loss as loss_of
 from equilip.train.losses import radii
 from equilip.train.metrics import EpochMetrics, Report
 from equilip.train.models import Model
+from equilip.train.penalties import penalty as penalty_of
 from equilip.train.schedules import schedule
 from equilip.train.slopes import slopes
 
@@ -56,12 +57,12 @@ def fit(
     """
     training = _Training(model, dataset, config)
     if start is not None:
-        restore(start, model, training.optimiser)
+        restore(start, model, training.optimiser, training.penalty)
         training.history, training.best = list(start.history), start.best
     while not training.finished:
         metrics = training.epoch()
         if keep is not None:
-            keep(capture(model, training.optimiser, training.history, training.best))
+            keep(capture(model, training.optimiser, training.history, training.best, training.penalty))
         if on_epoch is not None:
             on_epoch(metrics)
     if config.patience is not None and training.best is not None:
@@ -129,6 +130,9 @@ class _Training:
         self.test = part(dataset.test_x, dataset.test_y)
         self.shift = Shift(config.shift, dataset.shape) if config.shift else None
         model.to(device=device, dtype=dtype)
+        self.penalty = penalty_of(config, dataset.in_features)
+        if self.penalty is not None:
+            self.penalty.to(device=device, dtype=dtype)
         if isinstance(model, nn.EquilibriumModule):
             model.settings = replace(model.settings, tolerance=config.tolerance)
         self.optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, fused=device.type in ("cpu", "cuda"))
@@ -194,6 +198,7 @@ class _Training:
         seen = _Seen(wrong=torch.zeros((), dtype=torch.int64, device=device))
         batches = order(config.seed, number, len(self.train)).to(device).split(config.batch)
         shifts = generator(config.seed, number, Stream.SHIFT)
+        probes = generator(config.seed, number, Stream.PENALTY)
         steps = 0
 
         def loss(rows: Tensor) -> Tensor:
@@ -219,7 +224,8 @@ class _Training:
                     solution = _again(model, x)
                 y, seen.iterations = solution.y, max(seen.iterations, solution.iterations)
             seen.wrong += (y.detach().argmax(1) != labels).sum()
-            return self.loss(y, labels, self.slopes)
+            value = self.loss(y, labels, self.slopes)
+            return value if self.penalty is None else value + self.penalty(model, x, probes)
 
         total, seen.lr = descend(self.optimiser, self.schedule, batches, number, config.epochs, loss)
         seen.loss = float(total)

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from equilip import nn
+from equilip import activations, nn
+from equilip.errors import InputError
 from equilip.operators import Zero
 
 
 class Slopes(ABC):
     """Bounds on the slopes of a network's outputs and of their differences, for its present parameters."""
 
-    model: nn.LBEN | nn.LBENConv | nn.FeedForward | nn.Stack
+    model: torch.nn.Module
 
     @property
     def per_raw(self) -> float:
         """How much a raw perturbation can grow by the standardisation, 1 / min(std)."""
-        return 1.0 if self.model.input is None else 1 / float(self.model.input.std.min())
+        own = getattr(self.model, "input", None)
+        return 1 / float(own.std.min()) if isinstance(own, nn.Standardise) else 1.0
 
     @abstractmethod
     def whole(self) -> Tensor:
@@ -97,6 +100,52 @@ class LayeredSlopes(Slopes):
 
 
 @dataclass(frozen=True, eq=False)
+class SequentialSlopes(Slopes):
+    """The same for a ``torch.nn.Sequential`` of Linear, activations, Residual, Flatten, Dropout (as in eval),
+    Standardise (first) and layers with a guarantee, the last of which is Linear or has a ``matrix``.
+
+    Raises InputError for other modules, and ActivationError for activations with slopes outside [0, 1].
+    """
+
+    model: torch.nn.Sequential
+
+    def __post_init__(self) -> None:
+        with torch.no_grad():
+            nn.sequential_form(self.model)  # says what is wrong where this is no such network
+        self._split()
+
+    @property
+    def per_raw(self) -> float:
+        first = next(iter(self.model), None)
+        return 1 / float(first.std.min()) if isinstance(first, nn.Standardise) else 1.0
+
+    def whole(self) -> Tensor:
+        before, last = self._split()
+        return self._bound(before) * _norm(last)
+
+    def pairs(self) -> Tensor:
+        before, last = self._split()
+        eye = torch.eye(len(last), dtype=last.dtype, device=last.device)
+        return self._bound(before) * _distances(last @ last.mT) * (1 - eye)
+
+    def _split(self) -> tuple[list[torch.nn.Module], Tensor]:
+        *before, last = self.model
+        if isinstance(last, torch.nn.Linear):
+            return before, last.weight
+        if isinstance(last, nn.AffineLayer):
+            return before, last.matrix()
+        raise InputError(f"the last layer must be linear, as torch.nn.Linear is, not {type(last).__name__}")
+
+    def _bound(self, modules: Iterable[torch.nn.Module]) -> float | Tensor:
+        """The product of the slopes of some modules, the standardisation's among them."""
+        found: float | Tensor = self.per_raw
+        for place, module in enumerate(modules):
+            if not (place == 0 and isinstance(module, nn.Standardise)):
+                found = found * _layer_bound(module)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class StackedSlopes(Slopes):
     """The slopes of a stack of 1-Lipschitz layers: gamma, and for pairs the distances of the last layer's rows."""
 
@@ -139,6 +188,23 @@ def _norm(weight: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(gram)[-1].clamp(min=torch.finfo(weight.dtype).tiny ** 0.5).sqrt()
 
 
+def _layer_bound(module: torch.nn.Module) -> float | Tensor:
+    """A bound on the slope of one module of a sequence."""
+    if isinstance(module, torch.nn.Flatten | torch.nn.Dropout):
+        return 1.0
+    if isinstance(module, torch.nn.Linear):
+        return _norm(module.weight)
+    if isinstance(module, nn.LipschitzLayer):
+        bound = module.guarantee().bound
+        assert bound is not None
+        return bound
+    if isinstance(module, torch.nn.Sequential):
+        product = math.prod((_layer_bound(own) for own in module), start=1.0)
+        return 1 + product if isinstance(module, nn.Residual) else product
+    activations.from_module(module)
+    return 1.0
+
+
 def _distances(gram: Tensor) -> Tensor:
     """‖v_i - v_j‖ (q, q) of vectors whose products are ``gram``; never exactly 0, where roots have no slope."""
     square = gram.diagonal()[:, None] + gram.diagonal() - gram - gram.mT
@@ -146,11 +212,16 @@ def _distances(gram: Tensor) -> Tensor:
 
 
 def slopes(model: torch.nn.Module) -> Slopes | None:
-    """The slopes of a model that has a bound by construction, or whose layers give one; None for every other."""
+    """The slopes of a model that has a bound by construction, or whose layers give one; None for every other.
+
+    Raises what :class:`SequentialSlopes` raises for a ``torch.nn.Sequential`` that it cannot bound.
+    """
     if isinstance(model, nn.FeedForward):
         return LayeredSlopes(model)
     if isinstance(model, nn.Stack):
         return StackedSlopes(model)
+    if isinstance(model, torch.nn.Sequential):
+        return SequentialSlopes(model)
     if isinstance(model, nn.LBENConv):
         return None if model.gamma is None else ConstructedSlopes(model)
     return BoundedSlopes(model) if isinstance(model, nn.LBEN) and model.gamma is not None else None
