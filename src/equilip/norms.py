@@ -18,35 +18,50 @@ STEPS = 8
 
 
 def norm_bound(matrices: Tensor, steps: int = STEPS) -> Tensor:
-    """An upper bound on ‖A‖₂ of each of the ``matrices`` (..., m, n), (...), in their dtype and on their device.
+    """An upper bound on ‖A‖₂ of each of the ``matrices`` (..., m, n), (...), in their real dtype and on their device.
 
     True for the stored numbers: every product's rounding is bounded and carried through the iteration, in float64
-    whatever the dtype, and the result is rounded up. Differentiable. At most a factor of min(m, n)^(1/2^(steps + 1))
-    above the norm, rounding (about m n 1e-16) apart. 0 for a matrix of zeros, not finite for one that is not.
+    whatever the dtype, and the result is rounded up. Differentiable; real or complex. At most a factor of
+    min(m, n)^(1/2^(steps + 1)) above the norm, rounding (about m n 1e-16) apart. 0 for a matrix of zeros, not
+    finite for one that is not.
     """
-    if matrices.dim() < 2 or steps < 1:
-        raise InputError(f"expected matrices (..., m, n) and at least one step, got {tuple(matrices.shape)}, {steps}")
-    wide = matrices.double()
-    A = wide if wide.shape[-2] >= wide.shape[-1] else wide.mT
+    if matrices.dim() < 2 or steps < 0:
+        raise InputError(f"expected matrices (..., m, n) and steps >= 0, got {tuple(matrices.shape)}, {steps}")
+    dtype = matrices.real.dtype
+    if not matrices.shape[-2] * matrices.shape[-1]:
+        return matrices.new_zeros(matrices.shape[:-2], dtype=dtype)
+    if matrices.shape[-2] < matrices.shape[-1]:
+        matrices = matrices.mT
+    # A complex matrix X + iY is kept as [X; Y], whose Gram matrix is the real part of its own.
+    A = torch.cat([matrices.real, matrices.imag], dim=-2) if matrices.is_complex() else matrices
+    A = A.double()
     m, n = A.shape[-2:]
-    if not m * n:
-        return matrices.new_zeros(matrices.shape[:-2])
-    # What one product may lose, relative to ‖G‖_F²; doubled, for the roundings in computing this very bound.
-    loss, absolute = 2 * gamma(m + 8), 4.0 * m * n * UNDERFLOW
+    # What one product may lose, relative to ‖G‖_F²; doubled, for the roundings in computing this very bound, and
+    # again for the second part of a complex product.
+    loss, absolute = (4 if matrices.is_complex() else 2) * gamma(m + 8), 8.0 * m * n * UNDERFLOW
     grown = 1.0 + 2.0 * gamma(m * n + 16)
     G, sizes, scales = A, [], []
     for _ in range(steps):
-        exponent = torch.frexp(G.detach().abs().amax(dim=(-2, -1))).exponent.clamp(-1021, 1022)
-        G = G * _power_of_two(-exponent)[..., None, None]
-        scales.append(_power_of_two(exponent))
+        scale, inverse = powers_of_two(G.detach().abs().amax(dim=(-2, -1)))
+        G = G * inverse[..., None, None]
+        scales.append(scale)
         sizes.append(G.square().sum(dim=(-2, -1)) * grown + absolute)
-        G = G.mT @ G
-    # ‖G_k‖² = ‖G_kᵀ G_k‖ <= ‖the product as computed‖ + its rounding, from the last step back to A.
-    bound = (G.square().sum(dim=(-2, -1)) * grown + absolute).sqrt() * grown
-    for size, scale in zip(reversed(sizes), reversed(scales), strict=True):
-        bound = (bound + loss * size + absolute).sqrt() * grown * scale
+        G = _gram(G, paired=matrices.is_complex())
+    scale, inverse = powers_of_two(G.detach().abs().amax(dim=(-2, -1)))
+    square = (G * inverse[..., None, None]).square().sum(dim=(-2, -1))
+    bound = (square * grown + absolute).sqrt() * grown * scale
+    bound = unrolled(bound, [loss * size + absolute for size in sizes], scales, grown)
     bound = torch.where(A.detach().abs().amax(dim=(-2, -1)) == 0, torch.zeros_like(bound), bound)
-    return _rounded_up(bound, matrices.dtype)
+    return rounded_up(bound, dtype)
+
+
+def _gram(G: Tensor, *, paired: bool) -> Tensor:
+    """GᵀG, or for G = [X; Y] the parts of (X + iY)ᴴ(X + iY), one above the other."""
+    real = G.mT @ G
+    if not paired:
+        return real
+    X, Y = G.tensor_split(2, dim=-2)
+    return torch.cat([real, G.mT @ torch.cat([Y, -X], dim=-2)], dim=-2)
 
 
 def norm_found(matrix: Tensor, steps: int = 50, *, generator: torch.Generator | None = None) -> float:
@@ -71,11 +86,26 @@ def norm_found(matrix: Tensor, steps: int = 50, *, generator: torch.Generator | 
     return found * largest * max(0.0, 1.0 - 4.0 * gamma(sum(A.shape) + 16))
 
 
+def unrolled(bound: Tensor, losses: list[Tensor], scales: list[Tensor], grown: float) -> Tensor:
+    """A bound on ‖G₀‖ from one on ‖G_t‖, where G_{k+1} is (G_k / scale_k)ᴴ(G_k / scale_k) but for a loss_k.
+
+    ‖G_k‖² = scale_k² ‖the exact product‖ <= scale_k² (‖G_{k+1}‖ + loss_k), from the last step back to the first.
+    """
+    for loss, scale in zip(reversed(losses), reversed(scales), strict=True):
+        bound = (bound + loss).sqrt() * grown * scale
+    return bound
+
+
+def powers_of_two(sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """2^e and 2^-e, exact, in float64, with ``sizes`` (...) just below 2^e: torch's own powers need not be exact."""
+    exponent = torch.frexp(sizes).exponent.clamp(-1021, 1022)
+    return _power_of_two(exponent), _power_of_two(-exponent)
+
+
 def _power_of_two(exponent: Tensor) -> Tensor:
-    """2^exponent in float64, exactly: torch's own powers need not be."""
     return ((exponent.to(torch.int64) + 1023) << 52).view(torch.float64)
 
 
-def _rounded_up(value: Tensor, dtype: torch.dtype) -> Tensor:
+def rounded_up(value: Tensor, dtype: torch.dtype) -> Tensor:
     """``value`` in ``dtype``, not below it."""
     return value if dtype == torch.float64 else value.to(dtype) * (1 + 2 * torch.finfo(dtype).eps)

@@ -9,7 +9,15 @@ from equilip.operators.algebra import Product, Sum
 from equilip.operators.convolution import Circular, Conv2d, Padding, Shape, Zeros
 from equilip.operators.dense import Dense, Zero
 from equilip.operators.diagonal import Diagonal, Reciprocal, border_mask
-from equilip.operators.gram_bound import convolution_norm, exact_circular_norm, gram_bound
+from equilip.operators.gram_bound import (
+    circular_bound,
+    convolution_bound,
+    convolution_norm,
+    exact_circular_norm,
+    gram_bound,
+    kernel_gram_bound,
+    power_estimate,
+)
 from equilip.operators.operator import Operator, Spectrum, Transposed
 from equilip.operators.pooling import AveragePool, upsample
 from equilip.operators.recurrence import Ends, InputLayer, Plain, Recurrence, Weighted
@@ -38,8 +46,12 @@ __all__ = [
     "Zero",
     "Zeros",
     "border_mask",
+    "circular_bound",
+    "convolution_bound",
     "convolution_norm",
     "exact_circular_norm",
     "gram_bound",
+    "kernel_gram_bound",
+    "power_estimate",
     "upsample",
 ]

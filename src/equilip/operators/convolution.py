@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -156,17 +157,21 @@ class Conv2d(Operator):
     @property
     def repeats(self) -> int:
         """How often an output pixel may occur: more than once only where circular padding exceeds the kernel."""
-        if not isinstance(self.padding, Circular):
-            return 1
-        sizes = zip(self.shape[1:], self.kernel.shape[2:], strict=True)
-        tall, wide = (-(-(n + 2 * self.padding.width - k + 1) // n) for n, k in sizes)
-        return tall * wide
+        return repeats(self.shape[1:], self.kernel.shape[2:], self.padding)
 
     def norm_bound(self) -> float:
         """√(‖A‖₁ ‖A‖∞), rounded up: the largest sums of absolute values of the kernel by input and by output."""
         size = self.kernel.detach().double().abs().sum(dim=(2, 3))
         rows, columns = float(size.sum(1).amax()), float(size.sum(0).amax())
         return (rows * columns * self.repeats) ** 0.5 * (1 + (self.kernel.numel() + 4) * torch.finfo(torch.float64).eps)
+
+
+def repeats(image: Sequence[int], kernel: Sequence[int], padding: Padding) -> int:
+    """How often an output pixel of a convolution on images of (h, w) with a kernel of (k, l) may occur."""
+    if not isinstance(padding, Circular):
+        return 1
+    tall, wide = (-(-(n + 2 * padding.width - k + 1) // n) for n, k in zip(image, kernel, strict=True))
+    return tall * wide
 
 
 def gram_kernel(kernel: Tensor) -> Tensor:
