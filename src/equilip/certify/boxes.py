@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,8 +108,7 @@ class Boxer:
         self.embedding = Embedding(own, self.sigma)
         diagonal = torch.diag_embed(own.diagonal())
         self.own = Signed(own - diagonal, diagonal)
-        self.weight = torch.from_numpy(comparison.weight)
-        self.room = torch.from_numpy(np.minimum(comparison.weight, comparison.slack) * (1.0 - 2.0**-40))
+        self.comparison = comparison
 
     def neurons(self, lower: Tensor, upper: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Proved limits of the neurons (batch, n), and of the standardised inputs (batch, p)."""
@@ -143,8 +141,9 @@ class Boxer:
         outside = torch.maximum(below, above).nan_to_num(nan=torch.inf, posinf=torch.inf)
         # The rounding of the two differences: both terms are of the size of l, h and what is outside.
         outside = torch.where(outside > 0, outside + 2 * eps * (l.abs() + h.abs() + outside), 0.0)
-        theta = (outside / self.room).amax(1, keepdim=True) * _GROW
-        grown = theta * self.weight * _GROW + 4 * eps * (l.abs() + h.abs()) + 1e-300
+        # (I - uM) g >= max(1, 1 - u w_ii) outside gives g >= outside + max(uMg, 0): [l - g, h + g] maps into itself.
+        moved = torch.from_numpy(self.comparison.bound(array(outside) * self.comparison.misses))
+        grown = moved * _GROW + 4 * eps * (l.abs() + h.abs()) + 1e-300
         return l - grown, h + grown
 
     def _standardised(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

@@ -141,10 +141,13 @@ def _comparison(form: Form, s: Array) -> Array | None:
     if comparison is None:
         return None
     pushed = np.nextafter(upper_sum(np.nextafter(np.abs(array(form.U)) * s, np.inf), axis=1) * comparison.slope, np.inf)
-    # Neurons that no input reaches may move a little too, so that the inequalities are strict for them.
-    pushed = np.maximum(pushed, 2.0**-50 * float(pushed.max(initial=0.0)) or 2.0**-50)
+    w = comparison.bound(pushed[None])[0]
+    # Neurons that no input reaches may move a little too, so that the inequalities are strict for them; how little is
+    # measured by those that move least, in the units of the weight.
+    moved = w[w > 0] / comparison.weight[w > 0]
+    w = w + 2.0**-50 * float(moved.min(initial=1.0)) * comparison.weight
     # A little more, so that the checker's inequalities hold with its own, exact, right-hand side.
-    w = comparison.bound(pushed[None])[0] * (1.0 + 2.0**-40)
+    w = w * (1.0 + 2.0**-40)
     return w if bool(np.isfinite(w).all()) else None
 
 
