@@ -20,7 +20,7 @@ from equilip.nn.node import Rule
 
 
 class Memory(NamedTuple):
-    """What W leaves for its pullback: U Uᵀ, Ψ and -gΛ."""
+    """What W leaves for its pullback: U Uᵀ, -Ψ and -gΛ."""
 
     gram: Tensor
     scale: Tensor
@@ -37,27 +37,26 @@ class BoundedRule(Rule):
     def matrix(self, U: Tensor, *parameters: Tensor) -> tuple[Tensor, Memory]:
         V, S, psi, C = parameters
         g = self.g
-        scale = psi.exp()
-        weight = scale.reciprocal() * -g
+        scale = psi.exp().neg_()
+        weight = scale.reciprocal() * g
         T = torch.addmm(S.mT - S, V.mT, V)
         T = torch.addmm(T, C.mT, C, alpha=g) if isinstance(g, float) else T + g * (C.mT @ C)
         gram = U @ U.mT
-        W = (gram * weight).addcmul_(T, scale.unsqueeze(1), value=-1)
-        W.diagonal().sub_(scale, alpha=self.epsilon).add_(1)
+        W = (gram * weight).addcmul_(T, scale.unsqueeze(1))
+        W.diagonal().add_(scale, alpha=self.epsilon).add_(1)
         return W, Memory(gram, scale, weight)
 
     def pullback(
         self, U: Tensor, *parameters: Tensor, W: Tensor, memory: Memory, dW: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         V, _, _, C = parameters
-        minus_dT = dW * memory.scale.unsqueeze(1)
-        minus_both = minus_dT + minus_dT.mT
+        dT = dW * memory.scale.unsqueeze(1)
+        both = dT + dT.mT
         weighted = dW * memory.weight
         pull = weighted + weighted.mT
         # The derivative with respect to ψ_i is that row of W - I, plus the U Uᵀ Λ of row i and of column i.
         dpsi = (dW * W - pull * memory.gram).sum(1) - dW.diagonal()
-        dS = torch.sub(minus_both, minus_dT, alpha=2).neg_()
-        return pull, ((V @ minus_both).neg_(), dS, dpsi, (C @ minus_both) * -self.g)
+        return pull, (V @ both, torch.sub(both, dT, alpha=2), dpsi, (C @ both) * self.g)
 
     def tracked(self, U: Tensor, *parameters: Tensor) -> Tensor:
         V, S, psi, C = parameters
@@ -98,7 +97,7 @@ class BoundedMatrix(torch.autograd.Function):
         if torch.is_grad_enabled():
             # A second derivative sees that U Uᵀ depends on U.
             gram = U @ U.mT
-        rule, memory = BoundedRule(g, ctx.epsilon), Memory(gram, psi.exp(), torch.exp(-psi) * -g)
+        rule, memory = BoundedRule(g, ctx.epsilon), Memory(gram, -psi.exp(), torch.exp(-psi) * -g)
         pull, (dV, dS, dpsi, dC) = rule.pullback(U, V, S, psi, C, W=W, memory=memory, dW=dW)
         dg = ((C * dC).sum() + (pull * gram).sum()) / (2 * g) if learnt else None
         return dV, dS, dpsi, pull @ U, dC, dg, None

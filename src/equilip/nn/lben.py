@@ -92,6 +92,9 @@ class LBEN(EquilibriumModule):
             self.D_X = torch.nn.Parameter(torch.eye(d, device=device, dtype=dtype))
             self.D_Y = torch.nn.Parameter(torch.zeros(d, d, device=device, dtype=dtype))
             self.D_Z = draw(abs(q - p), d, fan_in=p)
+        self._rule: Rule | None = None
+        if gamma is not None and not learn_gamma and not feedthrough:
+            self._rule = BoundedRule(1 / (2 * gamma), self.epsilon)
         self.to(device=device, dtype=dtype)
 
     @property
@@ -129,9 +132,7 @@ class LBEN(EquilibriumModule):
         return T * -scale[:, None] + torch.diag(1 - self.epsilon * scale), gamma * N
 
     def rule(self) -> tuple[Rule, tuple[Tensor, ...]] | None:
-        if self._gamma is None or self.log_gamma is not None or self.feedthrough:
-            return None
-        return BoundedRule(1 / (2 * self._gamma), self.epsilon), (self.V, self.S, self.psi, self.C)
+        return None if self._rule is None else (self._rule, (self.V, self.S, self.psi, self.C))
 
     def _contraction(self) -> Tensor:
         """N (q, p) with ‖N‖ < 1, by a Cayley transform (mathematics 5.3)."""

@@ -68,11 +68,10 @@ class NetworkNode(torch.autograd.Function):
                 plan.lam = rule.multipliers(*parameters)
             prepared = plan.prepare(W)
             outcome = plan.iterate(prepared, Equation(W, sigma, torch.addmm(b, xi, U.mT)), None)
-            y = torch.addmm(c, outcome.z, C.mT)
             slope = sigma.slope(outcome.s)
         ctx.save_for_backward(xi, b, U, C, c, *parameters)
         ctx.pieces = rule, plan, sigma, prepared, W, memory, outcome.z, slope, plan.expected_adjoint
-        return y.clone()
+        return torch.addmm(c, outcome.z, C.mT)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
@@ -92,7 +91,7 @@ class NetworkNode(torch.autograd.Function):
         pull, gradients = rule.pullback(U, *parameters, W=W.dense(), memory=memory, dW=v.mT @ z)
         dU = v.mT @ xi
         if pull is not None:
-            dU = torch.addmm(dU, pull, U)
+            dU.addmm_(pull, U)
         dxi = v @ U if needed[0] else None
         return None, None, None, dxi, v.sum(0), dU, dy.mT @ z, dy.sum(0), *gradients
 

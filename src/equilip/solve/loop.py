@@ -16,6 +16,9 @@ from torch import Tensor
 from equilip.solve.iteration import Equation, Prepared, Run, Stages
 from equilip.solve.solution import Status
 
+#: Below this a norm is nothing to divide by. Looking it up in torch takes longer than the norm.
+SMALLEST = {dtype: math.sqrt(torch.finfo(dtype).tiny) for dtype in (torch.float32, torch.float64)}
+
 #: Rows solved together: their state stays in the processor's cache.
 CHUNK = 1024
 
@@ -93,7 +96,7 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def _size(z: Tensor) -> Tensor:
-    return _norm(z).clamp_(min=math.sqrt(torch.finfo(z.dtype).tiny))
+    return _norm(z).clamp_(min=SMALLEST[z.dtype])
 
 
 def beside_bias(equation: Equation, reading: Reading) -> Reading:

@@ -78,16 +78,19 @@ class Plan:
 
     def prepare(self, W: Operator) -> Prepared:
         """The solver prepared for W, anew. IllPosedError if W is not well-posed and has to be."""
-        near = None if self.due else self._latest
+        if self._latest is not None and self.pace is not None and not self.due:
+            prepared = self._latest.renewed(W)
+            if prepared is not None:
+                self.pace.age += 1
+                self._latest = prepared
+                return prepared
         metric = self._metric(W)
         scale = metric.L if metric is not None else W.norm_bound()
         self._resolution = torch.finfo(W.tensors[0].dtype).eps * max(scale, 1.0)
         acyclic = metric is None and levels(W.dense().detach()) is not None
         if self.settings.require_well_posed and not acyclic:
             metric = require(metric)
-        prepared = None if near is None else near.renewed(W)
-        if prepared is None:
-            prepared = self.settings.solver.prepare(W, metric)
+        prepared = self.settings.solver.prepare(W, metric)
         if self.pace is not None:
             self._latest = prepared
         return prepared
