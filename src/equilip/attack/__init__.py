@@ -8,6 +8,7 @@ float64 with the solver's proved error counted, and measured again. Nothing here
 from equilip.attack.attack import Attack, checked_sizes
 from equilip.attack.ball import PGD, FastGradient
 from equilip.attack.ledger import Attacked
+from equilip.attack.linf_slope import largest_slope_linf
 from equilip.attack.losses import CrossEntropy, Loss, Margin
 from equilip.attack.minimal import Minimal
 from equilip.attack.norms import L2, Box, Linf, Norm
@@ -40,6 +41,7 @@ __all__ = [
     "checked_sizes",
     "default_attacks",
     "largest_slope",
+    "largest_slope_linf",
     "record",
     "robustness",
     "save_contradictions",

@@ -17,6 +17,7 @@ from equilip.attack.patterns import Extremes, realise, search
 from equilip.attack.target import Target
 from equilip.attack.wander import wander
 from equilip.certify.bounds import Bound
+from equilip.certify.linf import LinfBound
 from equilip.certify.margins import inputs_of
 from equilip.certify.system import HasForm
 from equilip.errors import InputError
@@ -42,7 +43,9 @@ _UP = 1.0 + 2.0**-40
 
 @dataclass(frozen=True, eq=False)
 class LargestSlope:
-    """The largest ‖y - y'‖₂ / ‖ξ - ξ'‖₂ found, ``value``, and ‖y - y'‖₂ / ‖x - x'‖₂, ``value_raw``: lower estimates.
+    """The largest ‖y - y'‖ / ‖ξ - ξ'‖ found, ``value``, and ‖y - y'‖ / ‖x - x'‖, ``value_raw``: lower estimates.
+
+    In l2, or both norms the largest entry where ``norm`` is "linf".
 
     ξ is the standardised input and x the raw one. ``pair`` and ``pair_raw`` (2, p) are the raw inputs that attain them.
     Both were solved in float64, and what the solver's proved error and rounding leave open has been subtracted: the
@@ -55,9 +58,10 @@ class LargestSlope:
     pair_raw: Tensor
     seconds: float
     form_sha256: str
+    norm: str = "l2"
 
-    def contradicts(self, bound: Bound) -> bool:
-        """Whether a slope found is above a proved bound of the same form: then one of the two is wrong."""
+    def contradicts(self, bound: Bound | LinfBound) -> bool:
+        """Whether a slope found is above a proved bound of the same form and norm: then one of the two is wrong."""
         return self.value > bound.value or self.value_raw > bound.value_raw
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -91,7 +95,7 @@ def largest_slope(
     begin = time.monotonic()
     target = Target.of(model)
     generator = torch.Generator().manual_seed(seed)
-    points = _points(target, x, starts, generator)
+    points = starting_points(target, x, starts, generator)
     best = _search(target, points, rounds, generator, raw=False)
     standardisation = target.exact.standardisation
     best_raw = best
@@ -123,7 +127,7 @@ def slopes(target: Target, first: Tensor, second: Tensor, *, raw: bool) -> Tenso
     return torch.where(usable, found * (1 - 2.0**-40), 0.0)
 
 
-def _points(target: Target, x: Tensor | None, starts: int, generator: torch.Generator) -> Tensor:
+def starting_points(target: Target, x: Tensor | None, starts: int, generator: torch.Generator) -> Tensor:
     """Where to start: (starts, p) float64, raw."""
     if x is not None:
         x, _ = inputs_of(target.original, x, None)
