@@ -34,3 +34,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(complete: Path, tmp_path: Path) -> Path:
     """A copy of the complete run, to be written to."""
     return Path(shutil.copytree(complete, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def boxed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with results in the maximum norm as well."""
+    options = ("--model", "nemon", "--loss", "boxes", "--loss-eps", "0.03")
+    out = made(tmp_path_factory.mktemp("runs") / "boxed", *options)
+    assert main(["certify", str(out), "--norm", "linf", "--json"]) == 0
+    assert main(["attack", str(out), "--norm", "linf", "--eps", "0.02", "0.1", "--limit", "40", "--json"]) == 0
+    return out

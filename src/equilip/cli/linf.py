@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from dataclasses import asdict
+from decimal import ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 #: The certificate of the maximum norm, beside that of l2.
 CERTIFICATE = "certificate-linf.json"
+#: Perturbation sizes that are attacked unless others are named.
+EPS = (0.02, 0.05, 0.1, 0.15, 0.2)
 
 
 def certify(options: argparse.Namespace, output: Output) -> int:
@@ -101,6 +105,7 @@ def attack(options: argparse.Namespace, output: Output) -> int:
     """Attack a run in l-infinity, beside what is certified; exit status 1 where an attack beats a certificate."""
     from equilip import attack
     from equilip.attack.linf import robustness_linf
+    from equilip.cli.commands.certify import five_digits
     from equilip.train import load_form, runs
 
     config = runs.load_config(options.run)
@@ -109,7 +114,15 @@ def attack(options: argparse.Namespace, output: Output) -> int:
     limits = _limits(dataset)
     box = None if limits is None else attack.Box(*limits)
     target = attack.Target.of(form, require_well_posed=not options.allow_ill_posed)
-    found = robustness_linf(target, dataset.test_x.flatten(1), dataset.test_y, options.eps, box=box, seed=options.seed)
+    x = dataset.test_x.flatten(1)
+    found = robustness_linf(target, x, dataset.test_y, options.eps, box=box, seed=options.seed)
+    slope = attack.largest_slope_linf(target, x, seed=options.seed)
+    bound = _proved(Path(options.run))
+    bugs = []
+    if slope.value > bound.get("standardised", math.inf) or slope.value_raw > bound.get("raw", math.inf):
+        bugs.append(Path(options.run) / "attack-linf-bug-slope.npz")
+        slope.save(bugs[-1])
+    down = ROUND_FLOOR
     values = {
         "data": name,
         "n": found.rows[0].n,
@@ -117,8 +130,13 @@ def attack(options: argparse.Namespace, output: Output) -> int:
         "box": limits,
         "seed": options.seed,
         "robustness": [asdict(row) for row in found.rows],
+        "largest_slope": slope.value,
+        "largest_slope_raw": slope.value_raw,
+        "certified": bound.get("standardised"),
+        "certified_raw": bound.get("raw"),
         "violations": found.violations.tolist(),
-        "seconds": found.seconds,
+        "bugs": [str(file) for file in bugs],
+        "seconds": found.seconds + slope.seconds,
     }
     runs.write_result(options.run, "attack-linf", values, found.form_sha256)
     output.table(
@@ -130,13 +148,39 @@ def attack(options: argparse.Namespace, output: Output) -> int:
             for row in found.rows
         ],
     )
+    output.facts(
+        "largest l-infinity slope of the output, per unit of standardised and of raw input",
+        [
+            ("largest found", f"{five_digits(slope.value, down)} ({five_digits(slope.value_raw, down)} raw)"),
+            (
+                "proved bound",
+                f"{five_digits(bound['standardised'])} ({five_digits(bound['raw'])} raw)"
+                if bound
+                else f"nothing yet: equilip certify {options.run} --norm linf",
+            ),
+        ],
+    )
+    for file in bugs:
+        output.line(
+            f"BUG: the slope found, {slope.value!r} ({slope.value_raw!r} raw), is above the proved bound. {file} holds "
+            f"the pairs of inputs; please report it with {Path(options.run) / 'form.safetensors'}"
+        )
     if len(found.violations):
         output.line(
             f"BUG: attacks beat certificates for the samples {found.violations[:, 1].unique().tolist()}; please report "
             f"it with {Path(options.run) / 'form.safetensors'} and this command"
         )
     output.result({"run": str(options.run), **values})
-    return 1 if len(found.violations) else 0
+    return 1 if bugs or len(found.violations) else 0
+
+
+def _proved(run: Path) -> dict[str, float]:
+    """The bounds that the stand-alone checker proves anew from the run's certificate, by their units; none without."""
+    from equilip import checker
+
+    verdict = checker.check(run / CERTIFICATE, run / "form.safetensors") if (run / CERTIFICATE).exists() else None
+    claims = () if verdict is None else verdict.claims
+    return {claim.units: claim.bound for claim in claims if (claim.kind, claim.norm) == ("lipschitz", "linf")}
 
 
 def _limits(dataset: Dataset) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ from equilip.report.plots import Axis, Band, Line, Points, line_chart, scatter
 
 _STEPS = 60
 _EPS = "ε, ℓ2 size of the perturbation, raw units"
+_LINF = "ε, largest change of any input (ℓ∞), raw units"
 
 
 def robustness(runs: Sequence[Findings]) -> str | None:
@@ -32,6 +33,30 @@ def robustness(runs: Sequence[Findings]) -> str | None:
                 bands.append(Band("not known", eps, below, above, colour))
     title = "Certified and attacked accuracy over the size of the perturbation"
     return line_chart(title, Axis(_EPS, limits=(0.0, None)), Axis("accuracy, %", limits=(0.0, 100.0)), lines, bands)
+
+
+def robustness_linf(runs: Sequence[Findings]) -> str | None:
+    """The same in the maximum norm, at the sizes that were attacked; None where no run was attacked in it."""
+    lines, bands = [], []
+    for colour, run in enumerate(runs):
+        found = None if run.linf is None else run.linf.attacked
+        if found is None:
+            continue
+        eps = [0.0, *(row.eps for row in found.rows)]
+        above = [100.0 * share for share in (found.clean_accuracy, *(row.attacked_accuracy for row in found.rows))]
+        # What is certified without perturbation was not measured.
+        below = [math.nan, *(100.0 * row.certified_accuracy for row in found.rows)]
+        name = "" if len(runs) == 1 else f"{run.name}: "
+        lines += [
+            Line(f"{name}attacked", eps, above, colour, dashed=True),
+            Line(f"{name}certified", eps, below, colour),
+        ]
+        if len(runs) == 1:
+            bands.append(Band("not known", eps, below, above, colour))
+    if not lines:
+        return None
+    title = "Certified and attacked accuracy over the largest change of any input"
+    return line_chart(title, Axis(_LINF, limits=(0.0, None)), Axis("accuracy, %", limits=(0.0, 100.0)), lines, bands)
 
 
 def _end(run: Findings) -> float:

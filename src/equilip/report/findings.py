@@ -31,6 +31,28 @@ class Notice:
 
 
 @dataclass(frozen=True, eq=False)
+class LinfFindings:
+    """What is known of a run in the maximum norm; fields are None where there is no such thing."""
+
+    attacked: Attacked | None
+    check: Check | None
+
+    @property
+    def proved(self) -> float | None:
+        """The bound that the checker proved anew, for standardised inputs."""
+        return None if self.check is None else self.check.bound("standardised", "linf")
+
+    @property
+    def proved_raw(self) -> float | None:
+        return None if self.check is None else self.check.bound("raw", "linf")
+
+    @property
+    def tightness_percent(self) -> float | None:
+        """The largest slope found over the proved bound, raw or standardised, whichever is closer."""
+        return _tightness(self.attacked, self.proved, self.proved_raw)
+
+
+@dataclass(frozen=True, eq=False)
 class Findings:
     """A run. Fields are None where the run has no such thing that could be used; ``notices`` say why.
 
@@ -48,6 +70,7 @@ class Findings:
     attacked: Attacked | None
     outcome: Outcome | None
     check: Check | None
+    linf: LinfFindings | None
     notices: tuple[Notice, ...]
 
     @property
@@ -62,10 +85,7 @@ class Findings:
     @property
     def tightness_percent(self) -> float | None:
         """The largest slope found over the proved bound, raw or standardised, whichever is closer."""
-        if self.attacked is None:
-            return None
-        found = ((self.attacked.largest_slope, self.proved), (self.attacked.largest_slope_raw, self.proved_raw))
-        return max((100.0 * slope / bound for slope, bound in found if bound), default=None)
+        return _tightness(self.attacked, self.proved, self.proved_raw)
 
     @property
     def test_error_percent(self) -> float | None:
@@ -103,6 +123,13 @@ class Findings:
         return f"equilip verify {shlex.quote(str(self.path / 'certificate.json'))}"
 
 
+def _tightness(attacked: Attacked | None, proved: float | None, proved_raw: float | None) -> float | None:
+    if attacked is None:
+        return None
+    found = ((attacked.largest_slope, proved), (attacked.largest_slope_raw, proved_raw))
+    return max((100.0 * slope / bound for slope, bound in found if bound), default=None)
+
+
 def gather(paths: Sequence[str | os.PathLike[str]]) -> tuple[Findings, ...]:
     """What is known about several runs, each with a name of its own. Errors as in :func:`look`."""
     folders = [Path(path) for path in paths]
@@ -121,13 +148,14 @@ def look(path: str | os.PathLike[str], name: str | None = None) -> Findings:
     declared, declared_raw, digest = reader.network()
     history = reader.use(lambda: tuple(metrics.read(reader.path))) or ()
     if digest is None:
-        found, outcome, check, evaluated = None, None, None, None
+        found, outcome, check, evaluated, linf = None, None, None, None, None
     else:
         check = reader.certificate()
         evaluated = reader.wanted("evaluate", lambda: results.evaluated(reader.path, digest), "No evaluation yet")
         found = reader.wanted("attack", lambda: results.attacked(reader.path, digest), "No attack yet")
         outcome = None if found is None else reader.use(lambda: results.outcome(reader.path, digest), "attack")
         reader.contradictions(found, check)
+        linf = reader.linf(digest)
     return Findings(
         path=reader.path,
         name=name or reader.path.resolve().name,
@@ -140,6 +168,7 @@ def look(path: str | os.PathLike[str], name: str | None = None) -> Findings:
         attacked=found,
         outcome=outcome,
         check=check,
+        linf=linf,
         notices=tuple(reader.notices),
     )
 
@@ -154,12 +183,12 @@ class _Reader:
     def command(self, name: str) -> str:
         return f"equilip {name} {shlex.quote(str(self.path))}"
 
-    def use(self, read: Callable[[], T | None], again: str = "") -> T | None:
+    def use(self, read: Callable[[], T | None], again: str = "", options: str = "") -> T | None:
         """What ``read`` gives; None with a notice when it cannot be used, and the command that makes it again."""
         try:
             return read()
         except FormatError as error:
-            command = self.command(again) if again else ""
+            command = f"{self.command(again)}{options}" if again else ""
             self.notices.append(Notice(str(error), command, serious=not isinstance(error, OtherFormError)))
             return None
 
@@ -198,7 +227,19 @@ class _Reader:
             self.notices.append(Notice(text, self.command("certify"), serious=True))
         return check
 
-    def contradictions(self, found: Attacked | None, check: Check | None) -> None:
+    def linf(self, digest: str) -> LinfFindings | None:
+        """What there is in the maximum norm; None where nothing is, which nobody has to have."""
+        check = results.recheck(self.path, "certificate-linf")
+        if check is not None and not check.verdict.valid:
+            text = f"certificate-linf.json proves nothing about this network: {check.verdict.reason}"
+            self.notices.append(Notice(text, f"{self.command('certify')} --norm linf", serious=True))
+        found = self.use(lambda: results.attacked(self.path, digest, "attack-linf"), "attack", " --norm linf")
+        if check is None and found is None:
+            return None
+        self.contradictions(found, check, "linf")
+        return LinfFindings(found, check)
+
+    def contradictions(self, found: Attacked | None, check: Check | None, norm: str = "l2") -> None:
         """Slopes above what is proved, and what the attack itself reported."""
         if found is None:
             return
@@ -206,7 +247,7 @@ class _Reader:
             text = f"The attack found something that contradicts a proof: {file}"
             self.notices.append(Notice(f"{text}. This is a bug of equilip; please report it", serious=True))
         for units, slope in (("standardised", found.largest_slope), ("raw", found.largest_slope_raw)):
-            bound = None if check is None else check.bound(units)
+            bound = None if check is None else check.bound(units, norm)
             if bound is not None and slope > bound:
                 text = (
                     f"The largest slope found, {slope!r} ({units}), is above the proved bound {bound!r}; one is wrong"

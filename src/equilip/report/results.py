@@ -44,8 +44,11 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Attacked:
-    """attack.json. rows: one for every eps, increasing; certified: the bound that the radii rest on, None where
-    nothing was proved; bugs: the files that say what contradicted a proof."""
+    """attack.json, or attack-linf.json.
+
+    rows: one for every eps, increasing; certified: the bound that was proved, None where nothing was; bugs: the files
+    that say what contradicted a proof.
+    """
 
     data: str
     n: int
@@ -72,15 +75,15 @@ class Check:
     digest: str
     seconds: float
 
-    def bound(self, units: str) -> float | None:
-        """The smallest l2 bound that was proved anew in these units ("standardised", "raw")."""
-        claims = [claim for claim in self.verdict.claims if (claim.kind, claim.norm) == ("lipschitz", "l2")]
+    def bound(self, units: str, norm: str = "l2") -> float | None:
+        """The smallest bound that was proved anew in these units ("standardised", "raw") and this norm."""
+        claims = [claim for claim in self.verdict.claims if (claim.kind, claim.norm) == ("lipschitz", norm)]
         return min((claim.bound for claim in claims if claim.units == units), default=None)
 
 
-def recheck(run: str | os.PathLike[str]) -> Check | None:
-    """Check the certificate of a run against the form of that run; None where there is no certificate."""
-    certificate = Path(run) / "certificate.json"
+def recheck(run: str | os.PathLike[str], name: str = "certificate") -> Check | None:
+    """Check the certificate NAME.json of a run against the form of that run; None where there is no certificate."""
+    certificate = Path(run) / f"{name}.json"
     if not certificate.exists():
         return None
     start = time.perf_counter()
@@ -99,10 +102,10 @@ def evaluated(run: str | os.PathLike[str], form_sha256: str) -> Evaluated | None
     return None if values is None else _build(Evaluated, values, Path(run) / "evaluation.json")
 
 
-def attacked(run: str | os.PathLike[str], form_sha256: str) -> Attacked | None:
-    """attack.json of a run, likewise."""
-    file = Path(run) / "attack.json"
-    values = _read(Path(run), "attack", form_sha256)
+def attacked(run: str | os.PathLike[str], form_sha256: str, name: str = "attack") -> Attacked | None:
+    """NAME.json of a run, likewise."""
+    file = Path(run) / f"{name}.json"
+    values = _read(Path(run), name, form_sha256)
     if values is None:
         return None
     rows = values.pop("robustness", None)

@@ -34,9 +34,9 @@ def arguments(parser: Parser) -> None:
         "--eps",
         type=float,
         nargs="+",
-        default=list(EPS),
         metavar="X",
-        help=f"perturbation sizes, raw units (default: {' '.join(map(str, EPS))})",
+        help=f"perturbation sizes, raw units (default: {' '.join(map(str, EPS))}; "
+        f"with --norm linf {' '.join(map(str, linf.EPS))})",
     )
     parser.add_argument(
         "--norm",
@@ -60,6 +60,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     from equilip.train import load_form, runs
     from equilip.train.devices import device
 
+    options.eps = options.eps or list(linf.EPS if options.norm == "linf" else EPS)
     attack.checked_sizes(options.eps)
     if options.norm == "linf":
         return linf.attack(options, output)
