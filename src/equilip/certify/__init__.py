@@ -6,10 +6,12 @@ proof itself accounted for. What is merely estimated from below lives in :mod:`e
 
 from equilip.certify.bounds import Bound, Slopes, lipschitz, prove, raw_bound
 from equilip.certify.boxes import Reachable, reachable
+from equilip.certify.certificate import write as write_certificate
 from equilip.certify.contraction import ContractionBounds, contraction_bounds
 from equilip.certify.interval import interval
 from equilip.certify.linf import LinfBound, lipschitz_linf
 from equilip.certify.local import LocalBound, lipschitz_local
+from equilip.certify.monotone import Monotone, monotone
 from equilip.certify.norms import product_of_norms
 from equilip.certify.pairs import RowBounds, rows
 from equilip.certify.promise import ALLOWANCE, check_guarantee
@@ -26,6 +28,7 @@ __all__ = [
     "LinfCertified",
     "LinfMargins",
     "LocalBound",
+    "Monotone",
     "Reachable",
     "RowBounds",
     "Slopes",
@@ -38,6 +41,7 @@ __all__ = [
     "lipschitz",
     "lipschitz_linf",
     "lipschitz_local",
+    "monotone",
     "norm_bound",
     "product_of_norms",
     "prove",
@@ -46,4 +50,5 @@ __all__ = [
     "reachable",
     "recall",
     "rows",
+    "write_certificate",
 ]

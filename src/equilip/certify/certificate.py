@@ -10,18 +10,22 @@ from typing import Any
 import equilip
 from equilip.certify.bounds import Bound, Slopes
 from equilip.certify.linf import LinfBound, LinfProof
+from equilip.certify.monotone import Monotone
+from equilip.errors import InputError
 from equilip.form import write_whole
 from equilip.rounding import Array
 
 FORMAT = "equilip.certificate/1"
 
 
-def describe(bound: Bound | LinfBound, *, form_file: str = "form.safetensors") -> dict[str, Any]:
-    """The certificate as plain data: one claim in standardised units and one in raw units."""
+def describe(
+    bound: Bound | LinfBound, *, form_file: str = "form.safetensors", monotone: Monotone | None = None
+) -> dict[str, Any]:
+    """The certificate as plain data: one claim in standardised units and one in raw units, and what is monotone."""
     record: dict[str, Any] = {
         "format": FORMAT,
         "form": {"file": form_file, "sha256": bound.form_sha256},
-        "claims": _claims(bound),
+        "claims": [*_claims(bound), *([] if monotone is None else [monotone_claim(monotone)])],
         "method": bound.method,
         "seconds": round(bound.seconds, 6),
         "readable": (
@@ -62,6 +66,17 @@ def linf_claim(slopes: tuple[Slopes, ...], units: str, value: float, proof: Linf
     return own | {"comparison": None if proof.comparison is None else _exact(proof.comparison), "rows": rows}
 
 
+def monotone_claim(found: Monotone) -> dict[str, Any]:
+    """The claim that outputs are monotone in some inputs."""
+    own = _stated("l1", "standardised", found.bound, found.slopes)
+    return own | {
+        "kind": "monotone",
+        "directions": found.directions.tolist(),
+        "comparison": None if found.comparison is None else [_exact(row) for row in found.comparison],
+        "multipliers": None if found.multipliers is None else _exact(found.multipliers),
+    }
+
+
 def _stated(norm: str, units: str, value: float, slopes: tuple[Slopes, ...]) -> dict[str, Any]:
     return {
         "kind": "lipschitz",
@@ -80,7 +95,18 @@ def _exact(numbers: Array) -> list[str]:
     return [float(number).hex() for number in numbers]
 
 
-def write(bound: Bound | LinfBound, path: str | PathLike[str], *, form_file: str = "form.safetensors") -> None:
-    """Write the certificate of ``bound`` to ``path``: all of it, or nothing."""
-    content = json.dumps(describe(bound, form_file=form_file), indent=1) + "\n"
+def write(
+    bound: Bound | LinfBound,
+    path: str | PathLike[str],
+    *,
+    form_file: str = "form.safetensors",
+    monotone: Monotone | None = None,
+) -> None:
+    """Write the certificate of ``bound``, and of what is ``monotone``, to ``path``: all of it, or nothing.
+
+    InputError where the two speak of different forms.
+    """
+    if monotone is not None and monotone.form_sha256 != bound.form_sha256:
+        raise InputError("the bound and what is monotone are of two forms: prove both for one, and write that")
+    content = json.dumps(describe(bound, form_file=form_file, monotone=monotone), indent=1) + "\n"
     write_whole(Path(path), content.encode())

@@ -11,7 +11,11 @@ from equilip.checker import Verdict, check
 
 def as_json(verdict: Verdict) -> str:
     """The verdict as one JSON object; bounds also in hexadecimal, which is exact."""
-    claims = [{**claim._asdict(), "bound_hex": claim.bound.hex()} for claim in verdict.claims]
+    claims = [
+        {name: value for name, value in claim._asdict().items() if name != "directions" or value}
+        | {"bound_hex": claim.bound.hex()}
+        for claim in verdict.claims
+    ]
     word = "VALID" if verdict.valid else "UNREADABLE" if verdict.unreadable else "INVALID"
     fields = {"verdict": word, "reason": verdict.reason, "sha256": verdict.digest, "claims": claims}
     return json.dumps(fields)
@@ -23,9 +27,23 @@ def as_text(verdict: Verdict) -> str:
         return f"{'UNREADABLE' if verdict.unreadable else 'INVALID'}: {verdict.reason}"
     lines = [f"VALID for the form with sha256 {verdict.digest}:"]
     for claim in verdict.claims:
+        if claim.directions:
+            lines.append("  monotone: every input has exactly one equilibrium, and")
+            lines += [f"    {said}" for k, row in enumerate(claim.directions) for said in directions(k, row)]
+            continue
         statement = f"every input has exactly one equilibrium, and {claim.norm} slopes are at most {claim.bound!r}"
         lines.append(f"  {claim.kind}: {statement} ({claim.bound.hex()}) in {claim.units} input units")
     return "\n".join(lines)
+
+
+def directions(output: int, row: tuple[int, ...]) -> list[str]:
+    """What is said of one output's monotonicity; both are counted from 0."""
+    said = []
+    for sign, verb in ((1, "never falls"), (-1, "never rises")):
+        inputs = [str(j) for j, direction in enumerate(row) if direction == sign]
+        if inputs:
+            said.append(f"output {output} {verb} where input {', '.join(inputs)} grows")
+    return said
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -143,8 +143,66 @@ def at_most(numbers: Exact, limit: Exact, what: str) -> None:
         raise Refused(f"{what} gives more than the bound claimed")
 
 
+def monotone_l1(form: Form, fields: Record, budget: Budget) -> Claim:
+    """For every input there is one equilibrium; y_k never falls (rises) where x_j grows and S_kj = 1 (-1).
+
+    ``directions`` is S (q, p), β the bound. With D' = D - β S for D, it is proved that no output k moves by more than
+    β times the move of input j where S_kj is not 0. So the slope of y_k is β S_kj and something of at most β. As a
+    standardisation divides by positive numbers, units do not matter. Inputs and outputs of which nothing is claimed are
+    left out. Either ``comparison`` has a row v > 0 for every output left, with vᵀ(1 - u M) > 0 and >= |C_k|, M as in
+    :func:`lipschitz_linf`. So 1 - uM is an M-matrix; there is one equilibrium; and as (1 - uM) |z| <= u |U| |ξ| for
+    the differences, |C_k| |z| <= vᵀ(1 - uM) |z| <= vᵀ u |U| |ξ|. Then Σ v_i u_i |U_ij| + |D'_kj| <= β has to hold for
+    every claimed pair. Or ``multipliers`` prove F of :func:`prove_form` for ρ = β²: ‖y'‖₂ <= β ‖ξ‖₂, where no output
+    exceeds the norm on the left, and the one on the right is the move where one input alone moves.
+    """
+    keys = {"kind", "norm", "units", "bound", "slopes", "directions", "comparison", "multipliers", "well_posed"}
+    record(fields, "the claim", keys)
+    _, bound = stated(fields)
+    n, q, p = form.W.shape[0], form.C.shape[0], form.U.shape[1]
+    slopes = neuron_slopes(form, fields["slopes"])
+    rows = [sequence(row, "a row of directions", p, p) for row in sequence(fields["directions"], "directions", q, q)]
+    if not all(type(entry) is int and -1 <= entry <= 1 for row in rows for entry in row):
+        raise Refused("a direction is neither 1, 0 nor -1")
+    S = np.array(rows, dtype=np.int64)
+    if not S.any():
+        raise Refused("the claim is about no input")
+    if (fields["comparison"] is None) == (fields["multipliers"] is None):
+        raise Refused("the claim needs a comparison or multipliers, and not both")
+    outputs, inputs = np.flatnonzero(S.any(axis=1)), np.flatnonzero(S.any(axis=0))
+    S, U, C = S[np.ix_(outputs, inputs)], form.U[:, inputs], form.C[outputs]
+    beta = Exact.of(np.array([[bound]]), budget)
+    rest = Exact.of(form.D[np.ix_(outputs, inputs)], budget) - beta * Exact.of(S.astype(np.float64), budget)
+    if fields["multipliers"] is not None:
+        D = rest.floats()
+        if (Exact.of(D, budget) - rest).bits:
+            raise Refused("the feed-through less the bound is not a matrix of floats, as this proof needs it")
+        multipliers = positive(fields["multipliers"], "multipliers", n)
+        prove_form(form.W, C, gram_above(U, D, None, budget), beta * beta, multipliers, slopes, budget)
+    else:
+        entries = sequence(fields["comparison"], "comparison", len(outputs), len(outputs))
+        v = Exact.of(np.array([positive(row, "comparison", n) for row in entries]), budget)
+        u = Exact.of(slopes[1][None, :], budget)
+        W = np.abs(form.W)
+        np.fill_diagonal(W, np.diagonal(form.W))
+        slack = v - (v * u) @ Exact.of(W, budget)
+        if not (slack.integers > 0).all():
+            raise Refused("the comparison matrix is not an M-matrix for these weights")
+        if not ((slack - Exact.of(np.abs(C), budget)).integers >= 0).all():
+            raise Refused("the comparison does not bound how far the outputs read")
+        moved = (v * u) @ Exact.of(np.abs(U), budget)
+        at_most(
+            Exact(moved.integers * (S != 0), moved.exponent, budget)
+            + Exact(np.abs(rest.integers) * (S != 0), rest.exponent, budget),
+            beta,
+            "the comparison",
+        )
+    found = tuple(tuple(int(str(entry)) for entry in row) for row in rows)
+    return Claim("monotone", "l1", str(fields["units"]), bound, found)
+
+
 #: Kind and norm of a claim -> its proof.
 PROOFS: dict[tuple[str, str], Proof] = {
+    ("monotone", "l1"): monotone_l1,
     ("lipschitz", "l2"): lipschitz_l2,
     ("lipschitz", "linf"): lipschitz_linf,
 }

@@ -15,12 +15,17 @@ class Unreadable(Exception):  # noqa: N818
 
 
 class Claim(NamedTuple):
-    """A statement about the form that has been proved."""
+    """A statement about the form that has been proved.
+
+    ``directions`` (q, p) is what claims of kind ``monotone`` are about: 1 where the output never falls when the input
+    grows, -1 where it never rises, 0 where nothing is said. It is empty for all others.
+    """
 
     kind: str
     norm: str
     units: str
     bound: float
+    directions: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Trainable modules: ordinary parameters in, a form out; forward is solving the form."""
 
+from equilip.nn.additive import SumBounded
 from equilip.nn.aol import AOL
 from equilip.nn.cayley import Cayley
+from equilip.nn.constrained import ColumnSums, ConstrainedLinear, Entries, RowSums
 from equilip.nn.convolutional import LBENConv, MonotoneConv
 from equilip.nn.cpl import CPL
 from equilip.nn.explicit import Explicit
@@ -14,6 +16,7 @@ from equilip.nn.lben import LBEN
 from equilip.nn.metrics import ChannelMetric, FullMetric, IdentityMetric, ImageMetric, PixelMetric
 from equilip.nn.module import EquilibriumModule
 from equilip.nn.monotone import MonotoneNetwork
+from equilip.nn.monotonic import MonotonicWrapper
 from equilip.nn.nemon import NEMON
 from equilip.nn.sandwich import Sandwich, SandwichLinear
 from equilip.nn.sll import SLL
@@ -31,6 +34,9 @@ __all__ = [
     "AffineLayer",
     "Cayley",
     "ChannelMetric",
+    "ColumnSums",
+    "ConstrainedLinear",
+    "Entries",
     "EquilibriumModule",
     "Explicit",
     "FeedForward",
@@ -43,16 +49,19 @@ __all__ = [
     "LipschitzLayer",
     "MonotoneConv",
     "MonotoneNetwork",
+    "MonotonicWrapper",
     "NormalisedRows",
     "PixelMetric",
     "Pointwise",
     "PotentialLayer",
     "Residual",
+    "RowSums",
     "Sandwich",
     "SandwichLinear",
     "Spectral",
     "Stack",
     "Standardise",
+    "SumBounded",
     "Unconstrained",
     "sequential_form",
 ]

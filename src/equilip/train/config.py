@@ -14,7 +14,7 @@ from equilip.train.toml import nearest
 STACKS = ("cpl", "sll", "aol", "cayley", "sandwich", "spectral")
 #: Convolutional networks: bounded where gamma is given, or well-posed only.
 CONVOLUTIONS = ("lben-conv",)
-MODELS = ("lben", "lben-conv", "monotone", "nemon", "feedforward", "unconstrained", *STACKS)
+MODELS = ("lben", "lben-conv", "monotone", "nemon", "feedforward", "unconstrained", "monotonic", *STACKS)
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "elu", "softplus", "hardtanh", "sigmoid", "identity")
 LOSSES = ("cross-entropy", "margin", "lipschitz-margin", "certified", "boxes")
 #: l-infinity bounds, for the loss boxes; the rest are penalties on what is found, for every other loss.
@@ -45,12 +45,18 @@ class TrainConfig:
     shift: int = option(0, "move every training image by up to N pixels each way, afresh in every epoch")
     model: str = option("lben", "parametrisation of the network", MODELS)
     width: int = option(80, "number of neurons, of each hidden layer where there are several")
-    depth: int = option(1, "hidden layers of a feedforward, cpl, sll, aol, cayley, sandwich or spectral network")
+    depth: int = option(
+        1, "hidden layers of a feedforward, monotonic, cpl, sll, aol, cayley, sandwich or spectral network"
+    )
     gamma: float | None = option(
         None,
         "bound on the slope, with respect to the standardised input, of a network of 1-Lipschitz layers or of an lben; "
         "an lben without is only well-posed",
     )
+    increasing: tuple[int, ...] = option(
+        (), "inputs, counted from 0, whose growth never makes a monotonic network lean away from class 1"
+    )
+    decreasing: tuple[int, ...] = option((), "inputs whose growth never makes it lean towards class 1")
     learn_gamma: bool = option(False, "train the bound too, starting from --gamma")
     epsilon: float = option(1.0, "margin of an lben's well-posedness")
     kernel: int = option(3, "pixels across the kernels of an lben-conv: 1, 3, 5 or 7; its width counts channels")
@@ -133,7 +139,11 @@ class TrainConfig:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        for name, others in (("gamma", (*CONVOLUTIONS, *STACKS)), ("learn_gamma", STACKS), ("feedthrough", ())):
+        for name, others in (
+            ("gamma", (*CONVOLUTIONS, *STACKS, "monotonic")),
+            ("learn_gamma", STACKS),
+            ("feedthrough", ()),
+        ):
             if getattr(self, name) and self.model not in ("lben", *others):
                 models = ", ".join(("lben", *others))
                 raise ConfigError(f"{name} is a property of the model {models}; a {self.model} network has none to set")
@@ -144,9 +154,10 @@ class TrainConfig:
                 )
         if self.kernel not in (1, 3, 5, 7):
             raise ConfigError(f"kernel must be 1, 3, 5 or 7, got {self.kernel}")
-        if self.model in STACKS and self.gamma is None:
+        if self.model in ("monotonic", *STACKS) and self.gamma is None:
             raise ConfigError(f"a {self.model} network has a bound by construction: give gamma, for example 1")
-        if self.depth > 1 and self.model not in ("feedforward", *STACKS):
+        self._check_directions()
+        if self.depth > 1 and self.model not in ("feedforward", "monotonic", *STACKS):
             raise ConfigError(f"depth is a property of networks with layers; a {self.model} network has none to set")
         if self.model != "nemon":
             for name in ("measure", "gate"):
@@ -172,6 +183,21 @@ class TrainConfig:
             raise ConfigError(f"the loss {self.loss} needs the distance to train against: give loss_eps")
         if self.patience is not None and not self.validation:
             raise ConfigError("patience needs data to watch: give validation, the share to hold out")
+
+    def _check_directions(self) -> None:
+        chosen = (*self.increasing, *self.decreasing)
+        if self.model != "monotonic":
+            if chosen:
+                raise ConfigError(f"increasing and decreasing belong to the model monotonic, not to {self.model}")
+            return
+        if not chosen or min(chosen) < 0 or len(set(chosen)) != len(chosen):
+            raise ConfigError(
+                "a monotonic network needs inputs to be monotonic in, each once: increasing or decreasing"
+            )
+        if self.loss in ("lipschitz-margin", "certified") or self.eps:
+            raise ConfigError(
+                "a monotonic network has no l2 bound to train with or report: leave out that loss, and eps"
+            )
 
     def _check_penalty(self) -> None:
         bounds = self.penalty in BOUNDS

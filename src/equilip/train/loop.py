@@ -35,6 +35,9 @@ from equilip.train.slopes import slopes
 
 Keep = Callable[[Checkpoint], None]
 
+#: Models whose output is computed in one go; the others solve for it.
+DIRECT = nn.FeedForward | nn.Stack | nn.MonotonicWrapper
+
 
 def fit(
     model: Model,
@@ -213,7 +216,7 @@ class _Training:
                 steps += 1
                 seen.wrong += (y.detach().argmax(1) != labels).sum()
                 return value
-            if isinstance(model, nn.FeedForward | nn.Stack):
+            if isinstance(model, DIRECT):
                 y = model(x)
             else:
                 solution = model.solve(x)
@@ -234,7 +237,7 @@ class _Training:
     def _outputs(self, x: Tensor) -> tuple[Tensor, Solution | None]:
         """The outputs in eval mode, and the solve behind them where there is one."""
         with torch.no_grad():
-            if isinstance(self.model, nn.FeedForward | nn.Stack):
+            if isinstance(self.model, DIRECT):
                 return self.model(x), None
             solution = self.model.solve(x, replace(self.model.settings, raise_on_failure=False))
             return solution.y, solution

@@ -13,15 +13,24 @@ from equilip.form import Form, Standardisation
 from equilip.train import convolutions
 from equilip.train.config import CONVOLUTIONS, STACKS, TrainConfig
 from equilip.train.convolutions import ConvolutionConfig
+from equilip.train.directions import monotonic
 from equilip.train.stacks import stack
 from equilip.train.toml import nearest
 
 Model = (
-    nn.LBEN | nn.LBENConv | nn.MonotoneNetwork | nn.NEMON | nn.FeedForward | nn.Stack | nn.Unconstrained | nn.Explicit
+    nn.LBEN
+    | nn.LBENConv
+    | nn.MonotoneNetwork
+    | nn.NEMON
+    | nn.FeedForward
+    | nn.Stack
+    | nn.MonotonicWrapper
+    | nn.Unconstrained
+    | nn.Explicit
 )
 
 #: The kinds of network that a run directory can hold.
-KINDS = ("lben", "lben-conv", "monotone", "nemon", "feedforward", "unconstrained", "explicit", *STACKS)
+KINDS = ("lben", "lben-conv", "monotone", "nemon", "feedforward", "unconstrained", "monotonic", "explicit", *STACKS)
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,8 @@ class ModelConfig:
     m: float = 1.0
     measure: float = 0.0
     gate: float = 0.0
+    increasing: tuple[int, ...] = ()
+    decreasing: tuple[int, ...] = ()
     image: tuple[int, ...] = ()
     channels: int = 0
     kernel: int = 3
@@ -94,6 +105,8 @@ def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
         m=config.m,
         measure=config.measure,
         gate=config.gate,
+        increasing=config.increasing,
+        decreasing=config.decreasing,
         **({} if convolution is None else asdict(convolution)),
     )
 
@@ -143,6 +156,20 @@ def build(
             q,
             config.gamma,
             learn_gamma=config.learn_gamma,
+            activation=sigma,
+            standardisation=standardisation,
+            dtype=dtype,
+            generator=generator,
+        )
+    if config.kind == "monotonic":
+        assert config.gamma is not None
+        return monotonic(
+            p,
+            config.hidden,
+            q,
+            config.gamma,
+            increasing=config.increasing,
+            decreasing=config.decreasing,
             activation=sigma,
             standardisation=standardisation,
             dtype=dtype,

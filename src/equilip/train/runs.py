@@ -25,7 +25,8 @@ import torch
 
 import equilip
 from equilip import form as forms
-from equilip.certify import check_guarantee
+from equilip import nn
+from equilip.certify import check_guarantee, monotone
 from equilip.errors import ConfigError, FormatError
 from equilip.form import Form, Standardisation, write_whole
 from equilip.train import toml
@@ -149,6 +150,8 @@ def realise(model: Model) -> Form:
     with torch.no_grad():
         form = model.form().detach()
     check_guarantee(form, model.guarantee())
+    if isinstance(model, nn.MonotonicWrapper):
+        monotone(form, model.directions, bound=model.slope)
     return form
 
 

@@ -80,6 +80,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     start = time.perf_counter()
     from equilip import certify
     from equilip.errors import IllPosedError, ProofError
+    from equilip.nn import MonotonicWrapper
     from equilip.train import load_form, load_run
     from equilip.train.devices import device
 
@@ -98,7 +99,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
         raise
     certify.check_guarantee(form, guarantee, bound=bound)
     path = f"{options.run}/certificate.json"
-    bound.save(path)
+    found = certify.monotone(form, model.directions, bound=model.slope) if isinstance(model, MonotonicWrapper) else None
+    certify.write_certificate(bound, path, monotone=found) if found is not None else bound.save(path)
     declared = None if guarantee is None else guarantee.bound
     values: dict[str, Any] = {
         "run": str(options.run),
@@ -118,6 +120,17 @@ def run(options: argparse.Namespace, output: Output) -> int:
         "certificate": path,
     }
     output.facts(f"{options.run}: l2 bounds on the slope of the output", rows(values))
+    if found is not None:
+        directions = found.directions[-1].tolist()
+        values["monotone"] = {"directions": found.directions.tolist(), "method": found.method, "bound": found.bound}
+        output.facts(
+            f"{options.run}: proved to be monotone",
+            [
+                (f"the last output never {verb}", f"where input {', '.join(map(str, inputs))} grows")
+                for verb, sign in (("falls", 1), ("rises", -1))
+                if (inputs := [j for j, direction in enumerate(directions) if direction == sign])
+            ],
+        )
     if dataset is not None:
         pairs = certify.rows(form, bound, method=options.pairs, seconds=options.seconds)
         x = dataset.test_x.flatten(1)
