@@ -9,7 +9,12 @@ from equilip.nn.cpl import CPL
 from equilip.nn.explicit import Explicit
 from equilip.nn.feedforward import FeedForward, Residual, sequential_form
 from equilip.nn.frozen import Frozen
+from equilip.nn.glue import AveragePool2d, PadChannels, ScaledAveragePool2d, SpaceToDepth
 from equilip.nn.guarantee import Guarantee
+from equilip.nn.image import ImageLayer
+from equilip.nn.image_affine import AOLConv, CayleyConv, SpectralConv
+from equilip.nn.image_potential import CPLConv, SLLConv
+from equilip.nn.image_sandwich import SandwichConv
 from equilip.nn.last import NormalisedRows
 from equilip.nn.layer import AffineLayer, LipschitzLayer, PotentialLayer
 from equilip.nn.lben import LBEN
@@ -20,6 +25,7 @@ from equilip.nn.monotonic import MonotonicWrapper
 from equilip.nn.nemon import NEMON
 from equilip.nn.sandwich import Sandwich, SandwichLinear
 from equilip.nn.sll import SLL
+from equilip.nn.sorting import GroupSort, MaxMin
 from equilip.nn.spectral import Spectral
 from equilip.nn.stack import Pointwise, Stack
 from equilip.nn.standardise import Standardise
@@ -31,8 +37,12 @@ __all__ = [
     "LBEN",
     "NEMON",
     "SLL",
+    "AOLConv",
     "AffineLayer",
+    "AveragePool2d",
+    "CPLConv",
     "Cayley",
+    "CayleyConv",
     "ChannelMetric",
     "ColumnSums",
     "ConstrainedLinear",
@@ -42,23 +52,32 @@ __all__ = [
     "FeedForward",
     "Frozen",
     "FullMetric",
+    "GroupSort",
     "Guarantee",
     "IdentityMetric",
+    "ImageLayer",
     "ImageMetric",
     "LBENConv",
     "LipschitzLayer",
+    "MaxMin",
     "MonotoneConv",
     "MonotoneNetwork",
     "MonotonicWrapper",
     "NormalisedRows",
+    "PadChannels",
     "PixelMetric",
     "Pointwise",
     "PotentialLayer",
     "Residual",
     "RowSums",
+    "SLLConv",
     "Sandwich",
+    "SandwichConv",
     "SandwichLinear",
+    "ScaledAveragePool2d",
+    "SpaceToDepth",
     "Spectral",
+    "SpectralConv",
     "Stack",
     "Standardise",
     "SumBounded",

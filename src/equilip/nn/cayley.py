@@ -14,23 +14,35 @@ _LONGEST = 1e3
 def orthonormal(X: Tensor, length: Tensor) -> Tensor:
     """Q (m, n), m >= n, with QᵀQ = 1, from any X (m, n) and the length () that X is brought to.
 
-    With X = [A; B], A square: Z = A - Aᵀ + BᵀB, Q = [(1 + Z)⁻¹ (1 - Z); -2 B (1 + Z)⁻¹]. The symmetric part of 1 + Z
-    is at least 1, so it is never singular. Computed in float64. X = 0 gives [1; 0].
+    Computed in float64. X = 0 gives [1; 0].
     """
-    n = X.shape[1]
+    return transform(brought_to(X, length)).to(X.dtype)
+
+
+def brought_to(X: Tensor, length: Tensor) -> Tensor:
+    """X in float64 with this Frobenius norm, within ±1000; zero stays zero."""
     wide = X.double()
     # Scaled first, so that no square leaves the range of numbers.
     largest = wide.detach().abs().max()
     wide = wide / torch.where(largest > 0, largest, torch.ones_like(largest))
     square = wide.square().sum()
     norm = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
-    wide = wide * (length.double().clamp(-_LONGEST, _LONGEST) / norm)
-    A, B = wide[:n], wide[n:]
-    eye = torch.eye(n, dtype=wide.dtype, device=wide.device)
-    Z = A - A.mT + B.mT @ B
+    return wide * (length.double().clamp(-_LONGEST, _LONGEST) / norm)
+
+
+def transform(X: Tensor) -> Tensor:
+    """Q (..., m, n), m >= n, with QᴴQ = 1, from any real or complex X (..., m, n).
+
+    With X = [A; B], A square: Z = A - Aᴴ + BᴴB, Q = [(1 + Z)⁻¹ (1 - Z); -2 B (1 + Z)⁻¹]. The Hermitian part of 1 + Z
+    is at least 1, so it is never singular.
+    """
+    n = X.shape[-1]
+    A, B = X[..., :n, :], X[..., n:, :]
+    eye = torch.eye(n, dtype=X.dtype, device=X.device)
+    Z = A - A.mH + B.mH @ B
     # Both pieces are multiples of (1 + Z)⁻¹, which commutes with 1 - Z.
     inverse = torch.linalg.inv(eye + Z)
-    return torch.cat([(eye - Z) @ inverse, -2 * B @ inverse]).to(X.dtype)
+    return torch.cat([(eye - Z) @ inverse, -2 * B @ inverse], dim=-2)
 
 
 class Cayley(AffineLayer):

@@ -17,7 +17,7 @@ from equilip.activations import Activation, ReLU
 from equilip.errors import InputError
 from equilip.form import Form, Standardisation, compose
 from equilip.nn.layer import LipschitzLayer
-from equilip.nn.module import check_sizes, uniform
+from equilip.nn.module import check_sizes, check_small, uniform
 from equilip.nn.standardise import Standardise
 
 
@@ -33,7 +33,7 @@ def sequential_form(network: torch.nn.Sequential) -> Form:
 
     Every :class:`equilip.nn.LipschitzLayer` may be in it too. Differentiable in the network's parameters. A Standardise
     must come first. Raises ActivationError for activations with slopes outside [0, 1], InputError for modules that are
-    no part of such a network.
+    no part of such a network, and for networks of more than 8,000 neurons.
     """
     modules = [network] if isinstance(network, Residual) else _flat(network)
     standardisation: Standardisation | None = None
@@ -76,6 +76,7 @@ def _chain(modules: Sequence[torch.nn.Module], before: Form | None = None) -> Fo
             bias = module.bias if module.bias is not None else module.weight.new_zeros(module.out_features)
             parts.append(forms.affine(module.weight, bias))
         elif isinstance(module, LipschitzLayer):
+            check_small(module.in_features, module.out_features)
             parts.append(module.form())
         elif isinstance(module, Residual):
             parts.append(forms.residual(_chain(_flat(module), last)))
@@ -87,6 +88,8 @@ def _chain(modules: Sequence[torch.nn.Module], before: Form | None = None) -> Fo
             raise InputError(f"the network must begin with a Linear (or Residual), not with {type(module).__name__}")
     if not parts:
         raise InputError("the network has no layers")
+    neurons = sum(part.hidden_size for part in parts)
+    check_small(neurons, neurons)
     return reduce(compose, parts)
 
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from equilip.nn.explicit import Explicit
 
 
+#: Matrices of more numbers are not made: beyond 8,000 neurons nothing is proved with them.
+LARGEST_MATRIX = 8000**2
+
+
 @dataclass(frozen=True, eq=False)
 class Realised:
     """The form of one state of the parameters, made ready to be solved again and again."""
@@ -172,6 +176,15 @@ def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
             raise InputError(f"{name} must be a positive whole number, got {size!r}")
+
+
+def check_small(rows: int, columns: int) -> None:
+    """InputError where a matrix of this size would be made."""
+    if rows * columns > LARGEST_MATRIX:
+        raise InputError(
+            f"one form of this network has a matrix of {rows} x {columns} numbers, too many to make; "
+            "Stack.proved_bound() is the product of its layers' bounds, each proved, for any size"
+        )
 
 
 def uniform(

@@ -12,11 +12,13 @@ from equilip.activations import Activation, ReLU
 from equilip.form import Form
 from equilip.nn.cayley import orthonormal
 from equilip.nn.guarantee import Guarantee
-from equilip.nn.layer import AffineLayer, LipschitzLayer
+from equilip.nn.layer import PROVED_STEPS, AffineLayer, LipschitzLayer
 from equilip.nn.module import check_sizes, uniform
+from equilip.norms import norm_bound
+from equilip.rounding import UNIT_ROUNDOFF
 
 #: ψ beyond ±20 would only leave the range of numbers.
-_LARGEST = 20.0
+LARGEST = 20.0
 
 
 class Sandwich(LipschitzLayer):
@@ -54,7 +56,7 @@ class Sandwich(LipschitzLayer):
         """√2 Ψ⁻¹B (out, in), √2 AᵀΨ (out, out), and Ψ² (out,)."""
         Q = orthonormal(self.weight, self.length).mT
         A, B = Q[:, : self.out_features], Q[:, self.out_features :]
-        scale = self.psi.clamp(-_LARGEST, _LARGEST).exp()
+        scale = self.psi.clamp(-LARGEST, LARGEST).exp()
         return math.sqrt(2) * B / scale[:, None], math.sqrt(2) * A.mT * scale, scale.square()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,10 +71,26 @@ class Sandwich(LipschitzLayer):
         return forms.dense(W, U, self.bias, C, none(self.out_features), activation=self.activation, lam=lam)
 
     def guarantee(self) -> Guarantee:
-        return Guarantee(1.0, (2 * self.psi.detach().clamp(-_LARGEST, _LARGEST)).exp())
+        return Guarantee(1.0, (2 * self.psi.detach().clamp(-LARGEST, LARGEST)).exp())
+
+    def proved_bound(self) -> float:
+        with torch.no_grad():
+            U, C, lam = (tensor.double() for tensor in self._matrices())
+            root = lam.sqrt()
+            return half_square(torch.cat([C / root, (U * root[:, None]).mT]))
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, activation={self.activation.kind}"
+
+
+def half_square(both: Tensor) -> float:
+    """½ ‖M‖² for M = [C Λ^(-1/2); Uᵀ Λ^(1/2)], a proved bound on the slope of C σ(U x + b), from M as computed.
+
+    2Λ - (CᵀC + ΛUUᵀΛ)/γ >= 0 says just that (mathematics 1.2). Any positive numbers serve as the root of Λ, so only the
+    rounding of M's own entries counts, at most two units each.
+    """
+    rounded = 4 * UNIT_ROUNDOFF * float(both.norm())
+    return 0.5 * (float(norm_bound(both, PROVED_STEPS)) + rounded) ** 2 * (1 + 8 * UNIT_ROUNDOFF)
 
 
 class SandwichLinear(AffineLayer):

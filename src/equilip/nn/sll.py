@@ -10,7 +10,7 @@ from equilip.nn.dominance import dominating
 from equilip.nn.layer import PotentialLayer
 
 #: Ratios of q beyond e^±40 would only leave the range of numbers.
-_LARGEST = 20.0
+LARGEST = 20.0
 
 
 class SLL(PotentialLayer):
@@ -38,4 +38,4 @@ class SLL(PotentialLayer):
         self.log_q = torch.nn.Parameter(draw)
 
     def metric(self) -> Tensor:
-        return dominating(self.weight, self.log_q.double().clamp(-_LARGEST, _LARGEST).exp())
+        return dominating(self.weight, self.log_q.double().clamp(-LARGEST, LARGEST).exp())

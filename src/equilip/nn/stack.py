@@ -15,10 +15,12 @@ from equilip.errors import InputError
 from equilip.form import Form, Standardisation
 from equilip.nn.feedforward import sequential_form
 from equilip.nn.guarantee import Guarantee
+from equilip.nn.image import ImageLayer
 from equilip.nn.layer import LipschitzLayer
 from equilip.nn.module import check_sizes
 from equilip.nn.standardise import Standardise
 from equilip.operators import Dense, Zero
+from equilip.rounding import UNIT_ROUNDOFF
 
 
 class Pointwise(LipschitzLayer):
@@ -42,6 +44,9 @@ class Pointwise(LipschitzLayer):
     def guarantee(self) -> Guarantee:
         return Guarantee(1.0, self.like.new_ones(self.in_features))
 
+    def proved_bound(self) -> float:
+        return 1.0
+
     def extra_repr(self) -> str:
         return f"{self.activation.kind}, {self.in_features}"
 
@@ -49,8 +54,9 @@ class Pointwise(LipschitzLayer):
 class Stack(torch.nn.Module):
     """gamma times one layer after the other: ‖y - y'‖₂ <= gamma ‖ξ - ξ'‖₂ for any parameters.
 
-    Each of the ``layers`` must have slope at most 1. gamma: the bound, with respect to the standardised input;
-    learn_gamma: train log gamma, starting from this value. standardisation: the input layer, kept with the network.
+    Each of the ``layers`` must have slope at most 1; those of images get their images flattened. gamma: the bound, with
+    respect to the standardised input; learn_gamma: train log gamma, starting from this value. standardisation: the
+    input layer, kept with the network.
 
     Raises InputError for a gamma that is not positive, for layers that do not fit together, and for layers without
     such a bound.
@@ -70,15 +76,21 @@ class Stack(torch.nn.Module):
             raise InputError("a stack needs a layer")
         super().__init__()
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
-            if not isinstance(layer, LipschitzLayer) or layer.guarantee().bound != 1.0:
+            if not isinstance(layer, LipschitzLayer) or not _keeps_distances(layer):
                 raise InputError(
                     f"{type(layer).__name__} does not promise a slope of at most 1, as a stack's layers must"
                 )
             if following is not None and layer.out_features != following.in_features:
                 raise InputError(f"a layer gives {layer.out_features} numbers, the next takes {following.in_features}")
+            if (
+                isinstance(layer, ImageLayer)
+                and isinstance(following, ImageLayer)
+                and layer.out_shape != following.in_shape
+            ):
+                raise InputError(f"a layer gives images {layer.out_shape}, the next takes {following.in_shape}")
         self.layers = torch.nn.Sequential(*layers)
         self.in_features, self.out_features = layers[0].in_features, layers[-1].out_features
-        first = next(layers[0].parameters(), torch.zeros(()))
+        first = next((own for layer in layers for own in layer.parameters()), torch.zeros(()))
         self.input: Standardise | None = None
         if standardisation is not None:
             self.input = Standardise(standardisation.mean, standardisation.std, device=first.device, dtype=first.dtype)
@@ -97,11 +109,17 @@ class Stack(torch.nn.Module):
         return self._gamma if self.log_gamma is None else self.log_gamma.exp()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) raw -> (..., out_features)."""
+        """(..., in_features) raw, or images of the first layer's shape -> (..., out_features)."""
+        first = self.layers[0]
+        if isinstance(first, ImageLayer) and x.dim() >= 3 and tuple(x.shape[-3:]) == first.in_shape:
+            x = x.flatten(-3)
         return self.scale() * self.layers(x if self.input is None else self.input(x))
 
     def form(self) -> Form:
-        """The whole stack as one form, differentiable in the parameters."""
+        """The whole stack as one form, differentiable in the parameters.
+
+        Raises InputError where its matrices would be too large (:func:`equilip.nn.sequential_form`).
+        """
         form, gamma = sequential_form(self.layers), self.scale()
         return replace(
             form,
@@ -116,5 +134,25 @@ class Stack(torch.nn.Module):
         """The layers' multipliers prove the whole: at γ = 1 the inequalities of their LMIs add up along the stack."""
         return Guarantee(self.gamma, torch.cat([layer.guarantee().multipliers for layer in self._members()]))
 
+    def factors(self) -> list[tuple[str, float]]:
+        """Every layer's name and the bound on its slope that is proved for its stored numbers."""
+        return [(type(layer).__name__, layer.proved_bound()) for layer in self._members()]
+
+    def proved_bound(self) -> float:
+        """gamma times the product of :meth:`factors`: a bound with respect to the standardised input, for any size.
+
+        A stack that is small enough for one form has smaller ones, which a certificate carries
+        (``equilip.certify.lipschitz``).
+        """
+        factors = [bound for _, bound in self.factors()]
+        # The outputs are the last layer's times gamma, each rounded by at most one unit of the number format.
+        rounded = 1 + 4 * torch.finfo(next(self.parameters()).dtype).eps + 2 * len(factors) * UNIT_ROUNDOFF
+        return math.prod(factors) * self.gamma * rounded
+
     def _members(self) -> list[LipschitzLayer]:
         return [layer for layer in self.layers if isinstance(layer, LipschitzLayer)]
+
+
+def _keeps_distances(layer: LipschitzLayer) -> bool:
+    promise = layer.guarantee()
+    return promise.norm == "l2" and promise.bound is not None and promise.bound <= 1.0

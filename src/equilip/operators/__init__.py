@@ -6,6 +6,7 @@ method possible; then it asks :meth:`Operator.dense`.
 """
 
 from equilip.operators.algebra import Product, Sum
+from equilip.operators.circulant import Circulant
 from equilip.operators.convolution import Circular, Conv2d, Padding, Shape, Zeros
 from equilip.operators.dense import Dense, Zero
 from equilip.operators.diagonal import Diagonal, Reciprocal, border_mask
@@ -25,6 +26,7 @@ from equilip.operators.torus import Torus
 
 __all__ = [
     "AveragePool",
+    "Circulant",
     "Circular",
     "Conv2d",
     "Dense",
