@@ -12,9 +12,11 @@ from equilip.train.toml import nearest
 
 #: Networks of layers with slope at most 1.
 STACKS = ("cpl", "sll", "aol", "cayley", "sandwich", "spectral")
+#: The same layers on images, with convolutions.
+IMAGE_STACKS = tuple(f"{kind}-conv" for kind in STACKS)
 #: Convolutional networks: bounded where gamma is given, or well-posed only.
 CONVOLUTIONS = ("lben-conv",)
-MODELS = ("lben", "lben-conv", "monotone", "nemon", "feedforward", "unconstrained", "monotonic", *STACKS)
+MODELS = ("lben", "lben-conv", "monotone", "nemon", "feedforward", "unconstrained", "monotonic", *STACKS, *IMAGE_STACKS)
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "elu", "softplus", "hardtanh", "sigmoid", "identity")
 LOSSES = ("cross-entropy", "margin", "lipschitz-margin", "certified", "boxes")
 #: l-infinity bounds, for the loss boxes; the rest are penalties on what is found, for every other loss.
@@ -46,7 +48,9 @@ class TrainConfig:
     model: str = option("lben", "parametrisation of the network", MODELS)
     width: int = option(80, "number of neurons, of each hidden layer where there are several")
     depth: int = option(
-        1, "hidden layers of a feedforward, monotonic, cpl, sll, aol, cayley, sandwich or spectral network"
+        1,
+        "hidden layers of a feedforward, monotonic, cpl, sll, aol, cayley, sandwich or spectral network, and of those "
+        "named so with -conv",
     )
     gamma: float | None = option(
         None,
@@ -59,10 +63,11 @@ class TrainConfig:
     decreasing: tuple[int, ...] = option((), "inputs whose growth never makes it lean towards class 1")
     learn_gamma: bool = option(False, "train the bound too, starting from --gamma")
     epsilon: float = option(1.0, "margin of an lben's well-posedness")
-    kernel: int = option(3, "pixels across the kernels of an lben-conv: 1, 3, 5 or 7; its width counts channels")
+    kernel: int = option(3, "pixels across the kernels of a model named -conv: 1, 3, 5 or 7; its width counts channels")
     metric: str = option("full", "which neurons of an lben-conv have multipliers of their own", METRICS)
-    padding: str = option("zeros", "what surrounds the images of an lben-conv", PADDINGS)
-    pool: int = option(2, "the output of an lben-conv reads means over N x N pixels")
+    padding: str = option("zeros", "what surrounds the images of a model named -conv", PADDINGS)
+    pool: int = option(2, "the output of a model named -conv reads means over N x N pixels")
+    patch: int = option(1, "N x N pixels become channels of one before the layers of a cpl-conv, sll-conv, ...")
     feedthrough: bool = option(False, "give an lben a direct path D from input to output, inside its bound")
     m: float = option(1.0, "strong monotonicity of a monotone network")
     measure: float = option(0.0, "what the weighted l-infinity measure of a nemon's W stays below; less than 1")
@@ -113,7 +118,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"unknown {name} {value!r}; {nearest(value, choices)}")
-        for name in ("limit", "width", "depth", "epochs", "batch", "step_epochs", "patience", "pool"):
+        for name in ("limit", "width", "depth", "epochs", "batch", "step_epochs", "patience", "pool", "patch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
@@ -140,24 +145,31 @@ class TrainConfig:
 
     def _check_combinations(self) -> None:
         for name, others in (
-            ("gamma", (*CONVOLUTIONS, *STACKS, "monotonic")),
-            ("learn_gamma", STACKS),
+            ("gamma", (*CONVOLUTIONS, *STACKS, *IMAGE_STACKS, "monotonic")),
+            ("learn_gamma", (*STACKS, *IMAGE_STACKS)),
             ("feedthrough", ()),
         ):
             if getattr(self, name) and self.model not in ("lben", *others):
                 models = ", ".join(("lben", *others))
                 raise ConfigError(f"{name} is a property of the model {models}; a {self.model} network has none to set")
-        for name, default in (("kernel", 3), ("metric", "full"), ("padding", "zeros"), ("pool", 2)):
-            if getattr(self, name) != default and self.model not in CONVOLUTIONS:
+        images = (*CONVOLUTIONS, *IMAGE_STACKS)
+        for name, default, kinds in (
+            ("kernel", 3, images),
+            ("metric", "full", CONVOLUTIONS),
+            ("padding", "zeros", images),
+            ("pool", 2, images),
+            ("patch", 1, IMAGE_STACKS),
+        ):
+            if getattr(self, name) != default and self.model not in kinds:
                 raise ConfigError(
-                    f"{name} is a property of the model lben-conv; a {self.model} network has none to set"
+                    f"{name} is a property of the model {', '.join(kinds)}; a {self.model} network has none to set"
                 )
         if self.kernel not in (1, 3, 5, 7):
             raise ConfigError(f"kernel must be 1, 3, 5 or 7, got {self.kernel}")
-        if self.model in ("monotonic", *STACKS) and self.gamma is None:
+        if self.model in ("monotonic", *STACKS, *IMAGE_STACKS) and self.gamma is None:
             raise ConfigError(f"a {self.model} network has a bound by construction: give gamma, for example 1")
         self._check_directions()
-        if self.depth > 1 and self.model not in ("feedforward", "monotonic", *STACKS):
+        if self.depth > 1 and self.model not in ("feedforward", "monotonic", *STACKS, *IMAGE_STACKS):
             raise ConfigError(f"depth is a property of networks with layers; a {self.model} network has none to set")
         if self.model != "nemon":
             for name in ("measure", "gate"):

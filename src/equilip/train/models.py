@@ -11,9 +11,10 @@ from equilip.data import Dataset
 from equilip.errors import ConfigError
 from equilip.form import Form, Standardisation
 from equilip.train import convolutions
-from equilip.train.config import CONVOLUTIONS, STACKS, TrainConfig
+from equilip.train.config import CONVOLUTIONS, IMAGE_STACKS, STACKS, TrainConfig
 from equilip.train.convolutions import ConvolutionConfig
 from equilip.train.directions import monotonic
+from equilip.train.image_stacks import ImageStackConfig, image_stack
 from equilip.train.stacks import stack
 from equilip.train.toml import nearest
 
@@ -30,7 +31,18 @@ Model = (
 )
 
 #: The kinds of network that a run directory can hold.
-KINDS = ("lben", "lben-conv", "monotone", "nemon", "feedforward", "unconstrained", "monotonic", "explicit", *STACKS)
+KINDS = (
+    "lben",
+    "lben-conv",
+    "monotone",
+    "nemon",
+    "feedforward",
+    "unconstrained",
+    "monotonic",
+    "explicit",
+    *STACKS,
+    *IMAGE_STACKS,
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,7 @@ class ModelConfig:
     pool: int = 1
     pool_padding: int = 0
     layer: str = "weighted"
+    patch: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -72,6 +85,8 @@ class ModelConfig:
             raise ConfigError(f"a model of kind {self.kind} has one width, not {len(self.hidden)}")
         if self.kind in CONVOLUTIONS:
             assert self.convolution is not None  # raises ConfigError where it makes no sense
+        if self.kind in IMAGE_STACKS:
+            assert self.image_stack is not None
 
     @property
     def convolution(self) -> ConvolutionConfig | None:
@@ -81,6 +96,14 @@ class ModelConfig:
         names = [field.name for field in fields(ConvolutionConfig)]
         return ConvolutionConfig(**{name: getattr(self, name) for name in names})
 
+    @property
+    def image_stack(self) -> ImageStackConfig | None:
+        """What only stacks of convolutional layers have; None for all others."""
+        if self.kind not in IMAGE_STACKS:
+            return None
+        names = ("kind", "image", "channels", "kernel", "padding", "pool", "patch")
+        return ImageStackConfig(depth=len(self.hidden), **{name: getattr(self, name) for name in names})
+
 
 def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
     """The network that a training configuration asks for on that data."""
@@ -89,10 +112,19 @@ def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
         convolution = ConvolutionConfig(
             dataset.shape, config.width, config.kernel, config.metric, config.padding, config.pool
         )
+    hidden = (config.width,) * config.depth if convolution is None else (convolution.neurons,)
+    own = {} if convolution is None else asdict(convolution)
+    if config.model in IMAGE_STACKS:
+        images = ImageStackConfig(
+            config.model, dataset.shape, config.width, config.depth, config.kernel, config.padding, config.pool,
+            config.patch,
+        )  # fmt: skip
+        hidden = (images.neurons,) * config.depth
+        own = {name: value for name, value in asdict(images).items() if name not in ("kind", "depth")}
     return ModelConfig(
         kind=config.model,
         in_features=dataset.in_features,
-        hidden=(config.width,) * config.depth if convolution is None else (convolution.neurons,),
+        hidden=hidden,
         out_features=dataset.classes,
         dtype=config.dtype,
         # A gate takes raw inputs.
@@ -107,7 +139,7 @@ def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
         gate=config.gate,
         increasing=config.increasing,
         decreasing=config.decreasing,
-        **({} if convolution is None else asdict(convolution)),
+        **own,
     )
 
 
@@ -143,6 +175,18 @@ def build(
             q,
             config.gamma,
             config.epsilon,
+            activation=sigma,
+            standardisation=standardisation,
+            dtype=dtype,
+            generator=generator,
+        )
+    images = config.image_stack
+    if images is not None:
+        return image_stack(
+            images,
+            q,
+            config.gamma,
+            learn_gamma=config.learn_gamma,
             activation=sigma,
             standardisation=standardisation,
             dtype=dtype,
