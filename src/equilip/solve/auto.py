@@ -80,7 +80,8 @@ class Auto(Solver):
     """Chooses by structure and by measured cost; see the module's text."""
 
     def prepare(self, W: Operator, metric: Metric | None) -> Prepared:
-        if W.spectrum() is not None:
+        # The metric remembers what W knows of itself: reading it anew at every step of a training is slow.
+        if (W.spectrum() if metric is None else metric.own) is not None:
             return Convolutional().prepare(W, metric)
         order = levels(W.dense().detach())
         if order is not None:
