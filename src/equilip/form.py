@@ -25,7 +25,7 @@ from torch import Tensor
 from equilip import activations
 from equilip.activations import Activation, Blockwise
 from equilip.errors import FormatError, InputError
-from equilip.operators import Dense, Operator, Recurrence, Zero
+from equilip.operators import Contraction, Dense, Operator, Recurrence, Zero
 
 FORMAT = "equilip.form/1"
 CONVOLUTIONAL = "equilip.form/2"
@@ -184,6 +184,12 @@ class Form:
 
             found = wiring.parts(self)
             return {**wiring.tensors(found), "b": self.b, "c": self.c}, CONVOLUTIONAL, wiring.describe(found)
+        if isinstance(self.W, Contraction):
+            from equilip import contracting
+
+            kernels = contracting.parts(self)
+            own = {**contracting.tensors(kernels), "b": self.b, "c": self.c}
+            return own, CONVOLUTIONAL, contracting.describe(kernels)
         tensors = {"W": self.W.dense(), "U": self.U.dense(), "b": self.b, "C": self.C.dense(), "c": self.c}
         if not isinstance(self.D, Zero):
             tensors["D"] = self.D.dense()
@@ -287,10 +293,12 @@ def load(path: str | os.PathLike[str]) -> Form:
         raise FormatError(f"{path} is not a form of equilip, or it is damaged: {error}") from error
     if version not in (FORMAT, CONVOLUTIONAL):
         raise FormatError(f"{path} has format {version!r}; this version of equilip reads {FORMAT!r}")
+    # Convolutional ones hold kernels: of W itself where it contracts, or of what it is made of.
     convolutional = version == CONVOLUTIONAL
-    missing = ({"A", "B", "lam", "U", "b", "C", "c"} if convolutional else {"W", "U", "b", "C", "c"}) - tensors.keys()
-    known = {"U", "b", "C", "c", "lam", "mean", "std"} | ({"A", "B"} if convolutional else {"W", "D"})
-    unknown = tensors.keys() - known
+    constructed = convolutional and "W" not in tensors
+    own = {"A", "B", "lam"} if constructed else {"W"}
+    missing = (own | {"U", "b", "C", "c"}) - tensors.keys()
+    unknown = tensors.keys() - own - {"U", "b", "C", "c", "mean", "std"} - (set() if convolutional else {"lam", "D"})
     if missing or unknown or ("mean" in tensors) != ("std" in tensors):
         raise FormatError(f"{path}: missing tensors {sorted(missing)}, unknown tensors {sorted(unknown)}")
     for name, tensor in tensors.items():
@@ -323,14 +331,17 @@ def load(path: str | os.PathLike[str]) -> Form:
 
 
 def _load_convolutional(path: Path, header: dict[str, object], tensors: dict[str, Tensor]) -> Form:
-    from equilip import wiring
+    from equilip import contracting, wiring
 
     try:
-        found = wiring.restore(header["operators"], tensors)
         described = header["activation"]
         sigma = activations.restore(described)  # type: ignore[arg-type]
         standardisation = Standardisation(tensors["mean"], tensors["std"]) if "mean" in tensors else None
-        form = wiring.form(found, tensors["b"], tensors["c"], sigma, standardisation)
+        rest = (tensors["b"], tensors["c"], sigma, standardisation)
+        if "W" in tensors:
+            form = contracting.form(contracting.restore(header["operators"], tensors), *rest)
+        else:
+            form = wiring.form(wiring.restore(header["operators"], tensors), *rest)
         if tensors["b"].shape != (form.W.in_size,) or sum(block["size"] for block in described) != len(form.b):  # type: ignore[attr-defined]
             raise FormatError(f"b and the activation are not for {form.W.in_size} neurons")
         return form

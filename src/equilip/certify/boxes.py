@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,10 +14,12 @@ from equilip.certify.margins import inputs_of
 from equilip.certify.system import HasForm, array, as_form
 from equilip.errors import IllPosedError, InputError
 from equilip.form import Form
-from equilip.operators import Zero
+from equilip.operators import Contraction, Conv2d, Dense, Operator, Zero
 from equilip.rounding import UNDERFLOW, gamma
+from equilip.solve.channel_embedding import ChannelEmbedding
+from equilip.solve.channels import ChannelComparison
 from equilip.solve.comparison import Comparison
-from equilip.solve.embedded import Embedding
+from equilip.solve.embedded import Boxed, Embedding
 from equilip.solve.substitution import pick
 
 #: Rows handled together.
@@ -74,7 +77,7 @@ def reachable(model: Form | HasForm, lower: Tensor, upper: Tensor, *, limit: int
         raise InputError(f"a box needs lower <= upper, of one shape; got {tuple(lower.shape)} and {tuple(upper.shape)}")
     if limit < 0:
         raise InputError(f"limit is a number of steps, at least 0, got {limit}")
-    boxer = Boxer(form)
+    boxer = ImageBoxer(form) if isinstance(form.W, Contraction) else Boxer(form)
     parts = [boxer.neurons(a, b, limit) for a, b in zip(lower.split(CHUNK), upper.split(CHUNK), strict=True)]
     if not parts:
         parts = [boxer.neurons(lower, upper, limit)]
@@ -103,19 +106,18 @@ class Boxer:
         self.sigma_first = pick(form.activation, self.first, n)
         self.sigma = pick(form.activation, self.rest, n)
         own = W[self.rest][:, self.rest]
-        self.into = Signed(W[self.rest][:, self.first])
-        self.inputs = Signed(form.U.dense())
+        self.into = Signed.of(W[self.rest][:, self.first])
+        self.inputs = Signed.of(form.U.dense())
         self.embedding = Embedding(own, self.sigma)
         diagonal = torch.diag_embed(own.diagonal())
-        self.own = Signed(own - diagonal, diagonal)
+        self.own = Signed.of(own - diagonal, diagonal)
         self.comparison = comparison
 
     def neurons(self, lower: Tensor, upper: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Proved limits of the neurons (batch, n), and of the standardised inputs (batch, p)."""
-        xi_lower, xi_upper = self._standardised(lower, upper)
-        low, high = (end + self.form.b for end in self.inputs.limits(xi_lower, xi_upper))
+        xi_lower, xi_upper = standardised(self.form, lower, upper)
+        low, high = biases(self.form, self.inputs, xi_lower, xi_upper)
         eps = torch.finfo(torch.float64).eps
-        low, high = low - eps * (low.abs() + self.form.b.abs()), high + eps * (high.abs() + self.form.b.abs())
         z_lower, z_upper = torch.empty_like(low), torch.empty_like(high)
         ends = _least(self.sigma_first, low[:, self.first]), _most(self.sigma_first, high[:, self.first])
         z_lower[:, self.first], z_upper[:, self.first] = ends
@@ -124,54 +126,121 @@ class Boxer:
             low, high = low[:, self.rest] + pushed[0], high[:, self.rest] + pushed[1]
             low, high = low - eps * (low.abs() + pushed[0].abs()), high + eps * (high.abs() + pushed[1].abs())
             z_lower[:, self.rest], z_upper[:, self.rest] = self._cyclic(low, high, limit)
-        bad = z_lower.isnan() | z_upper.isnan()
-        return z_lower.masked_fill(bad, -torch.inf), z_upper.masked_fill(bad, torch.inf), xi_lower, xi_upper
+        return *usable(z_lower, z_upper), xi_lower, xi_upper
 
     def _cyclic(self, low: Tensor, high: Tensor, limit: int) -> tuple[Tensor, Tensor]:
         """Proved limits of the neurons that read others, for limits of their biases."""
         found = self.embedding.solve(0.5 * (low + high), 0.5 * (high - low), low[:0], tolerance=SETTLED, limit=limit)
-        # Any proposal will do.
-        l = (found.centre - found.radius.abs()).nan_to_num()  # noqa: E741
-        h = (found.centre + found.radius.abs()).nan_to_num()
-        s_low, s_high = self.own.limits(l, h)
-        eps = torch.finfo(torch.float64).eps
-        s_low, s_high = s_low + low, s_high + high
-        below = l - _least(self.sigma, s_low - eps * (s_low.abs() + low.abs()))
-        above = _most(self.sigma, s_high + eps * (s_high.abs() + high.abs())) - h
-        outside = torch.maximum(below, above).nan_to_num(nan=torch.inf, posinf=torch.inf)
-        # The rounding of the two differences: both terms are of the size of l, h and what is outside.
-        outside = torch.where(outside > 0, outside + 2 * eps * (l.abs() + h.abs() + outside), 0.0)
-        # (I - uM) g >= max(1, 1 - u w_ii) outside gives g >= outside + max(uMg, 0): [l - g, h + g] maps into itself.
-        moved = torch.from_numpy(self.comparison.bound(array(outside) * self.comparison.misses))
-        grown = moved * _GROW + 4 * eps * (l.abs() + h.abs()) + 1e-300
-        return l - grown, h + grown
+        return enclosed(found, self.own, self.sigma, self._missed, low, high)
 
-    def _standardised(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        if self.form.standardisation is None:
-            return lower, upper
-        ends = []
-        for x, sign in ((lower, -1.0), (upper, 1.0)):
-            xi = self.form.standardise(x)
-            ends.append(xi + sign * (4 * torch.finfo(torch.float64).eps * xi.abs() + UNDERFLOW))
-        return ends[0], ends[1]
+    def _missed(self, outside: Tensor) -> Tensor:
+        return torch.from_numpy(self.comparison.bound(array(outside) * self.comparison.misses))
+
+
+class ImageBoxer:
+    """The same for a form whose W is a convolution that contracts (linf.md 6)."""
+
+    def __init__(self, form: Form) -> None:
+        assert isinstance(form.W, Contraction)
+        assert isinstance(form.U, Conv2d)
+        comparison = ChannelComparison.of(form)
+        if comparison is None:
+            raise IllPosedError(
+                "the comparison matrix of this W proves nothing, so boxes cannot be sent through it: rounding has used "
+                "up the slack of its construction; lower m"
+            )
+        self.form, self.comparison = form, comparison
+        self.inputs = Signed.of_kernel(form.U)
+        self.own = Signed.of_kernel(form.W.without_centre(), form.W.centre)
+        self.embedding = ChannelEmbedding(form.W, form.activation)
+
+    def neurons(self, lower: Tensor, upper: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Proved limits of the neurons (batch, n), and of the standardised inputs (batch, p)."""
+        xi_lower, xi_upper = standardised(self.form, lower, upper)
+        low, high = biases(self.form, self.inputs, xi_lower, xi_upper)
+        found = self.embedding.solve(0.5 * (low + high), 0.5 * (high - low), low[:0], tolerance=SETTLED, limit=limit)
+        ends = enclosed(found, self.own, self.form.activation, self.comparison.missed, low, high)
+        return *usable(*ends), xi_lower, xi_upper
+
+
+def standardised(form: Form, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Proved limits of ξ for limits of raw inputs, (batch, p) each."""
+    if form.standardisation is None:
+        return lower, upper
+    ends = []
+    for x, sign in ((lower, -1.0), (upper, 1.0)):
+        xi = form.standardise(x)
+        ends.append(xi + sign * (4 * torch.finfo(torch.float64).eps * xi.abs() + UNDERFLOW))
+    return ends[0], ends[1]
+
+
+def biases(form: Form, inputs: Signed, xi_lower: Tensor, xi_upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Proved limits of U ξ + b, (batch, n) each; ``inputs`` is U."""
+    low, high = (end + form.b for end in inputs.limits(xi_lower, xi_upper))
+    eps = torch.finfo(torch.float64).eps
+    return low - eps * (low.abs() + form.b.abs()), high + eps * (high.abs() + form.b.abs())
+
+
+def enclosed(
+    found: Boxed, own: Signed, sigma: Activation, missed: Callable[[Tensor], Tensor], low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A box around the proposal ``found`` that is proved to hold every equilibrium, for limits of the biases.
+
+    ``own`` is W, ``missed`` makes of what the equation is missed by how far neurons may be off.
+    """
+    # Any proposal will do.
+    l = (found.centre - found.radius.abs()).nan_to_num()  # noqa: E741
+    h = (found.centre + found.radius.abs()).nan_to_num()
+    s_low, s_high = own.limits(l, h)
+    eps = torch.finfo(torch.float64).eps
+    s_low, s_high = s_low + low, s_high + high
+    below = l - _least(sigma, s_low - eps * (s_low.abs() + low.abs()))
+    above = _most(sigma, s_high + eps * (s_high.abs() + high.abs())) - h
+    outside = torch.maximum(below, above).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    # The rounding of the two differences: both terms are of the size of l, h and what is outside.
+    outside = torch.where(outside > 0, outside + 2 * eps * (l.abs() + h.abs() + outside), 0.0)
+    # (I - uM) g >= max(1, 1 - u w_ii) outside gives g >= outside + max(uMg, 0): [l - g, h + g] maps into itself.
+    grown = missed(outside) * _GROW + 4 * eps * (l.abs() + h.abs()) + 1e-300
+    return l - grown, h + grown
+
+
+def usable(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """The same limits; infinite where they are not numbers."""
+    bad = lower.isnan() | upper.isnan()
+    return lower.masked_fill(bad, -torch.inf), upper.masked_fill(bad, torch.inf)
 
 
 class Signed:
-    """A matrix (k, n) split by signs, to be applied to boxes; ``kept`` (k, n) acts on its own end whatever its sign."""
+    """A linear map split by signs, to be applied to boxes; what is kept acts on its own end whatever its sign."""
 
-    def __init__(self, matrix: Tensor, kept: Tensor | None = None) -> None:
-        self.up, self.down = matrix.clamp(min=0), matrix.clamp(max=0)
+    def __init__(self, up: Operator, down: Operator, size: Operator, terms: int) -> None:
+        """``terms``: the most products that an entry of the result is a sum of."""
+        self.up, self.down, self.size = up, down, size
+        self.unit, self.tiny = gamma(2 * terms + 8) * _GROW, UNDERFLOW * 2 * (2 * terms + 8)
+
+    @classmethod
+    def of(cls, matrix: Tensor, kept: Tensor | None = None) -> Signed:
+        """A matrix (k, n), and one that is kept."""
+        up, down = matrix.clamp(min=0), matrix.clamp(max=0)
         if kept is not None:
-            self.up = self.up + kept
-        self.size = self.up.abs() - self.down
-        terms = 2 * matrix.shape[1] + 8
-        self.unit, self.tiny = gamma(terms) * _GROW, UNDERFLOW * 2 * terms
+            up = up + kept
+        return cls(Dense(up), Dense(down), Dense(up.abs() - down), matrix.shape[1])
+
+    @classmethod
+    def of_kernel(cls, map: Conv2d, kept: Tensor | None = None) -> Signed:
+        """A convolution, and the centre taps (c,) of one that is kept, where the map has zeros."""
+        up, down = map.kernel.clamp(min=0), map.kernel.clamp(max=0)
+        if kept is not None:
+            middle = up.shape[2] // 2
+            up[:, :, middle, middle] += torch.diag(kept)
+        first, second, size = (map.rebuild((kernel,)) for kernel in (up, down, up.abs() - down))
+        return cls(first, second, size, map.kernel[0].numel())
 
     def limits(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         """The smallest and the largest values over a box (batch, n), rounded outwards: (batch, k) each."""
-        doubt = self.unit * (torch.maximum(lower.abs(), upper.abs()) @ self.size.mT) + self.tiny
-        low = lower @ self.up.mT + upper @ self.down.mT
-        high = upper @ self.up.mT + lower @ self.down.mT
+        doubt = self.unit * self.size.apply(torch.maximum(lower.abs(), upper.abs())) + self.tiny
+        low = self.up.apply(lower) + self.down.apply(upper)
+        high = self.up.apply(upper) + self.down.apply(lower)
         return low - doubt * _GROW, high + doubt * _GROW
 
 
@@ -200,7 +269,7 @@ class _Reader:
         self.D = None if isinstance(form.D, Zero) else form.D.dense()
 
     def outputs(self, z_lower: Tensor, z_upper: Tensor, xi: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        low, high = Signed(self._joined(self.C, self.D)).limits(*self._ends(z_lower, z_upper, xi))
+        low, high = Signed.of(self._joined(self.C, self.D)).limits(*self._ends(z_lower, z_upper, xi))
         eps = 2 * torch.finfo(torch.float64).eps
         low, high = low + self.c, high + self.c
         low, high = low - eps * (low.abs() + self.c.abs()), high + eps * (high.abs() + self.c.abs())
@@ -211,7 +280,7 @@ class _Reader:
         """C_i - C_j and D_i - D_j for all i, j, each with one rounding, which the room in a sum's error pays for."""
         q = self.C.shape[0]
         joined = self._joined(self.C, self.D)
-        return Signed((joined[:, None] - joined[None, :]).reshape(q * q, -1))
+        return Signed.of((joined[:, None] - joined[None, :]).reshape(q * q, -1))
 
     def leads(self, z_lower: Tensor, z_upper: Tensor, xi: tuple[Tensor, Tensor], label: Tensor) -> Tensor:
         q = self.C.shape[0]

@@ -8,6 +8,7 @@ import numpy as np
 
 from equilip.certify.system import HasForm, array, as_form
 from equilip.form import Form
+from equilip.operators import Contraction
 from equilip.rounding import Array
 from equilip.solve.comparison import Comparison
 
@@ -31,9 +32,14 @@ def contraction_bounds(
 
     Without ``weights`` those of the comparison matrix are taken, whose measure is below 1 whenever any is. With
     μ₊ = max(μ, 0): paper is |η⁻¹U|∞ |Cη|∞ / (1 - μ₊) + |D|∞, and by_row is max_i |U_i|₁ / (η_i (1 - μ_i)) |Cη|∞ + |D|∞.
-    Slopes are taken to be up to 1, whatever the activation's are.
+    Slopes are taken to be up to 1, whatever the activation's are. Convolutional networks have a weight per channel,
+    and standardised units.
     """
     form = as_form(model)
+    if isinstance(form.W, Contraction):
+        from equilip.certify.channels import contraction_bounds_of_images
+
+        return contraction_bounds_of_images(form)
     W, C = array(form.W), np.abs(array(form.C))
     if weights is None:
         comparison = Comparison.make(W, np.ones(form.hidden_size))

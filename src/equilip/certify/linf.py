@@ -20,13 +20,14 @@ from equilip.certify.scale import Metric
 from equilip.certify.system import HasForm, Head, System, array, as_form, from_form
 from equilip.errors import IllPosedError, InputError, ProofError
 from equilip.form import Form
+from equilip.operators import Contraction
 from equilip.rounding import Array, up, upper_sum
 from equilip.solve.comparison import Comparison
 
 #: Up to this many neurons and inputs together the trace programme is solved unless asked otherwise.
 TRACE_SIZE = 1500
 #: A bound below this is that of outputs that nothing moves; a certificate still needs a positive number.
-_NOTHING = 1e-25
+NOTHING = 1e-25
 #: Factors by which the weights of a row may be raised until its proof goes through.
 _INFLATIONS = (1.0 + 2.0**-20, 1.0 + 2.0**-14, 1.0 + 2.0**-10)
 
@@ -43,7 +44,8 @@ class Row:
 class LinfProof:
     """What proves |dy|∞ <= ``value`` for |dxi_j| <= s_j, where s is 1, or 1 / std for raw inputs.
 
-    comparison: w (n,) with w - u M w >= u |U| s, which bounds |dz|; None where the comparison matrix proves nothing.
+    comparison: w (n,) with w - u M w >= u |U| s, which bounds |dz|; one number for each channel of a convolutional
+        network; None where the comparison matrix proves nothing.
     rows: for each output its quadratic form, or None where ``comparison`` proves it.
     """
 
@@ -93,13 +95,18 @@ def lipschitz_linf(model: Form | HasForm, *, method: str = "auto", seconds: floa
 
     ``method``: "trace" solves a semidefinite programme for every output that decides the bound; "scale" takes weights
     and multipliers from formulas; "comparison" uses the comparison matrix alone; "auto" chooses trace or scale by size.
-    The comparison matrix is used in each. ``seconds`` is a budget for the search.
+    The comparison matrix is used in each. ``seconds`` is a budget for the search. Convolutional contracting networks
+    are bounded by the comparison matrix of their channels, whatever the method.
 
     Raises IllPosedError where neither proof applies, ProofError where rounding stands in the way of both.
     """
     if method not in ("auto", "trace", "scale", "comparison"):
         raise InputError(f"method {method!r} is unknown; choose auto, trace, scale or comparison")
     form = as_form(model)
+    if isinstance(form.W, Contraction):
+        from equilip.certify.channels import by_channels
+
+        return by_channels(form)
     start = time.monotonic()
     if method == "auto":
         method = "trace" if form.hidden_size + form.in_size <= TRACE_SIZE else "scale"
@@ -216,13 +223,13 @@ class RowSearch:
             self.improve(worst, deadline)
         better = self.traced < self.compared
         rows = tuple(row if use else None for row, use in zip(self.rows, better, strict=True))
-        return LinfProof(float(self.bounds.max(initial=_NOTHING)), None if better.all() and rows else self.weight, rows)
+        return LinfProof(float(self.bounds.max(initial=NOTHING)), None if better.all() and rows else self.weight, rows)
 
     def improve(self, index: int, deadline: float) -> None:
         """Solve the trace programme of one row, and keep what it proves where that is better."""
         known = self.rows[index]
         self.done.add(index)
-        if known is None or self.traced[index] < _NOTHING:
+        if known is None or self.traced[index] < NOTHING:
             return
         feed = self.head.D
         found = trace.minimise(

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from equilip.certify.bounds import Bound, lipschitz, prove
 from equilip.certify.system import MAX_NEURONS, array, as_form
 from equilip.errors import IllPosedError, InputError, ProofError
 from equilip.form import Form
 from equilip.nn.guarantee import Guarantee
-from equilip.operators import Recurrence
+from equilip.operators import Contraction, Recurrence
 from equilip.rounding import up, well_posedness_margin
+from equilip.solve.channels import ChannelComparison
 
 #: A promised bound is kept if a bound at most this much above it, relatively, is proved for the stored numbers.
 ALLOWANCE = 1e-6
@@ -32,13 +35,17 @@ def check_guarantee(form: Form, guarantee: Guarantee | None, *, bound: Bound | N
     ``bound``: what :func:`lipschitz` proved for this form already, which is then all that is looked at. Nothing
     can be said above ``MAX_NEURONS`` neurons, where the promise is believed.
     """
-    if guarantee is None or (form.hidden_size > MAX_NEURONS and not isinstance(form.W, Recurrence)):
+    if guarantee is None or (form.hidden_size > MAX_NEURONS and not isinstance(form.W, Recurrence | Contraction)):
         return
     if guarantee.norm != "l2":
         raise InputError(f"a promise in the norm {guarantee.norm} cannot be checked, only l2")
     form = as_form(form)
     if bound is not None and bound.form_sha256 != form.sha256:
         raise InputError("the bound is for another form: its sha256 does not match; certify this form first")
+    if isinstance(form.W, Contraction):
+        if ChannelComparison.of(form.to(torch.float64)) is None:
+            raise ProofError(_sentence(form, guarantee, None))
+        return
     limit = math.inf if guarantee.bound is None else up(guarantee.bound * (1.0 + ALLOWANCE))
     if bound is None:
         if _kept(form, guarantee, limit):

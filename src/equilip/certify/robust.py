@@ -12,12 +12,14 @@ from torch import Tensor
 
 from equilip.certify.bounds import Bound, lipschitz
 from equilip.certify.boxes import reachable
+from equilip.certify.channels import pairs_by_channels
 from equilip.certify.linf import TRACE_SIZE, RowSearch
 from equilip.certify.margins import inputs_of, margins
 from equilip.certify.radius import radius
 from equilip.certify.system import HasForm, as_form
 from equilip.errors import IllPosedError, InputError, ProofError
 from equilip.form import Form
+from equilip.operators import Contraction
 from equilip.rounding import Array, up
 
 
@@ -61,6 +63,8 @@ def linf_pairs(model: Form | HasForm, *, seconds: float = 60.0) -> Array:
     Raises what :func:`equilip.certify.lipschitz_linf` raises.
     """
     form = as_form(model)
+    if isinstance(form.W, Contraction):
+        return pairs_by_channels(form)
     q = form.out_size
     first, second = np.triu_indices(q, 1)
     differences = np.zeros((first.size, q))
@@ -90,21 +94,31 @@ def linf_margins(model: Form | HasForm, x: Tensor, label: Tensor, *, bound: Boun
     x, own = inputs_of(form, x, label)
     assert own is not None
     none = torch.zeros(len(x), dtype=torch.float64)
+    own_metric = form.W.spectrum() if isinstance(form.W, Contraction) else None
+    if own_metric is not None:
+        try:
+            return LinfMargins(_by_slope(form, x, own, own_metric.lam), none, time.monotonic() - start)
+        except ProofError:
+            return LinfMargins(none, none, time.monotonic() - start)
     try:
         bound = lipschitz(form, seconds=10.0) if bound is None else bound
     except (IllPosedError, ProofError):
         return LinfMargins(none, none, time.monotonic() - start)
     by_l2 = radius(form, x, own, bound=bound) / up(math.sqrt(form.in_size))
-    by_slope = none
     try:
-        pairs = torch.from_numpy(linf_pairs(form))
+        by_slope = _by_slope(form, x, own, torch.from_numpy(bound.multipliers))
     except (IllPosedError, ProofError):
-        return LinfMargins(none, _down(by_l2), time.monotonic() - start)
-    lower = margins(form, x, own, torch.from_numpy(bound.multipliers)).lower
-    slopes = pairs[own].clone()
-    slopes[torch.arange(len(own)), own] = 1.0
-    by_slope = (lower / slopes.clamp(min=1e-300)).amin(dim=1).clamp(min=0.0)
-    return LinfMargins(_down(by_slope), _down(by_l2), time.monotonic() - start)
+        by_slope = none
+    return LinfMargins(by_slope, _down(by_l2), time.monotonic() - start)
+
+
+def _by_slope(form: Form, x: Tensor, label: Tensor, multipliers: Tensor) -> Tensor:
+    """Certified radii (batch,) by the ℓ∞ slopes of differences of outputs. Raises what :func:`linf_pairs` raises."""
+    pairs = torch.from_numpy(linf_pairs(form))
+    lower = margins(form, x, label, multipliers).lower
+    slopes = pairs[label].clone()
+    slopes[torch.arange(len(label)), label] = 1.0
+    return _down((lower / slopes.clamp(min=1e-300)).amin(dim=1).clamp(min=0.0))
 
 
 def certified_linf(

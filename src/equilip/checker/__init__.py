@@ -3,7 +3,7 @@
 It reads ``certificate.json`` and ``form.safetensors``, builds the matrix of each claim from the stored numbers
 in exact integer arithmetic, and proves it positive definite (or, for some l-infinity bounds, checks inequalities).
 docs/what-is-proved.md says what must be trusted.
-Read it in this order: verdict, exact, definite, quadratic, claims, files.
+Read it in this order: verdict, exact, definite, quadratic, claims, files; convolution and contraction stand alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from equilip.checker.claims import prove_all
+from equilip.checker.contraction import parse_contracting, prove_contractions
 from equilip.checker.convolution import parse_convolutional, prove_convolutional
 from equilip.checker.files import MAX_CERTIFICATE, MAX_FORM, parse_certificate, parse_form, parse_metadata, read
 from equilip.checker.verdict import Claim, Refused, Unreadable, Verdict
@@ -39,7 +40,9 @@ def check(certificate: str | os.PathLike[str], form: str | os.PathLike[str] | No
         fields, tensors = parse_metadata(content)
         # Floating point only makes proposals here; where it overflows, a proof fails and says so.
         with np.errstate(all="ignore"):
-            if fields["format"] == "equilip.form/2":
+            if fields["format"] == "equilip.form/2" and "W" in tensors:
+                claims = prove_contractions(parse_contracting(fields, tensors), stated.claims)
+            elif fields["format"] == "equilip.form/2":
                 claims = prove_convolutional(parse_convolutional(fields, tensors), stated.claims)
             else:
                 claims = prove_all(parse_form(content), stated.claims)

@@ -23,6 +23,7 @@ from equilip.nn.module import EquilibriumModule
 from equilip.nn.monotone import MonotoneNetwork
 from equilip.nn.monotonic import MonotonicWrapper
 from equilip.nn.nemon import NEMON
+from equilip.nn.nemon_conv import NEMONConv
 from equilip.nn.sandwich import Sandwich, SandwichLinear
 from equilip.nn.sll import SLL
 from equilip.nn.sorting import GroupSort, MaxMin
@@ -63,6 +64,7 @@ __all__ = [
     "MonotoneConv",
     "MonotoneNetwork",
     "MonotonicWrapper",
+    "NEMONConv",
     "NormalisedRows",
     "PadChannels",
     "PixelMetric",

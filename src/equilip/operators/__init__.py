@@ -7,6 +7,7 @@ method possible; then it asks :meth:`Operator.dense`.
 
 from equilip.operators.algebra import Product, Sum
 from equilip.operators.circulant import Circulant
+from equilip.operators.contraction import Contraction
 from equilip.operators.convolution import Circular, Conv2d, Padding, Shape, Zeros
 from equilip.operators.dense import Dense, Zero
 from equilip.operators.diagonal import Diagonal, Reciprocal, border_mask
@@ -28,6 +29,7 @@ __all__ = [
     "AveragePool",
     "Circulant",
     "Circular",
+    "Contraction",
     "Conv2d",
     "Dense",
     "Diagonal",

@@ -70,7 +70,7 @@ class Embedding:
                 high, low = self._step(s_c[:batch] + s_r, c[:batch] + r), self._step(s_c[:batch] - s_r, c[:batch] - r)
                 c, r = torch.cat([0.5 * (high + low), self._step(s_c[batch:], c[batch:])]), 0.5 * (high - low)
                 iterations += 1
-            change = max(_relative(c, before[0]), _relative(r, before[1]))
+            change = max(relative(c, before[0]), relative(r, before[1]))
         return Boxed(c[:batch], r, c[batch:], change, iterations)
 
     def _step(self, s: Tensor, z: Tensor) -> Tensor:
@@ -100,12 +100,13 @@ class Embedding:
                 k_r = half * h_c[:batch] + mean * h_r
                 h_c, h_r = torch.addmm(g_c, k_c, self.N), torch.addmm(g_r, k_r, self.size)
                 iterations += 1
-            change = max(_relative(h_c, before[0]), _relative(h_r, before[1]))
+            change = max(relative(h_c, before[0]), relative(h_r, before[1]))
         k_c = torch.cat([mean * h_c[:batch] + half * h_r, point * h_c[batch:]])
         return k_c * self.alpha, (half * h_c[:batch] + mean * h_r) * self.alpha
 
 
-def _relative(new: Tensor, old: Tensor) -> float:
+def relative(new: Tensor, old: Tensor) -> float:
+    """‖new - old‖ / ‖new‖."""
     size = torch.linalg.vector_norm(new)
     return float(torch.linalg.vector_norm(new - old) / size.clamp(min=torch.finfo(new.dtype).tiny))
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from equilip import rounding
 from equilip.form import Form
-from equilip.operators import Recurrence
+from equilip.operators import Contraction, Recurrence
+from equilip.solve.channels import ChannelProver
 from equilip.solve.comparison import Comparison
 from equilip.solve.constructed import Constructed
 from equilip.solve.multipliers import find_metric
@@ -36,9 +37,10 @@ class Prover:
     def __init__(self, form: Form) -> None:
         form = form.detach().to(torch.float64, torch.device("cpu"))
         self.form = form
-        #: What bounds the error instead, where W has its proof built in.
+        #: What bounds the error instead, where W has its proof built in, or contracts channel by channel.
         self.constructed = Constructed(form, form.W) if isinstance(form.W, Recurrence) else None
-        if self.constructed is not None:
+        self.channels = ChannelProver(form) if isinstance(form.W, Contraction) else None
+        if self.constructed is not None or self.channels is not None:
             return
         W = form.W.dense()
         n, p = form.hidden_size, form.in_size
@@ -68,6 +70,8 @@ class Prover:
         """Whether it is proven that there is exactly one equilibrium for every input."""
         if self.constructed is not None:
             return True
+        if self.channels is not None:
+            return self.channels.comparison is not None
         return self.depth is not None or self.m > 0
 
     def error(self, x: Tensor, z: Tensor) -> Tensor:
@@ -75,6 +79,8 @@ class Prover:
         x, z = x.detach().to("cpu", torch.float64), z.detach().to("cpu", torch.float64)
         if self.constructed is not None:
             return self.constructed.error(x, z)
+        if self.channels is not None:
+            return self.channels.error(x, z)
         if not self.well_posed:
             return torch.full_like(z[:, 0], torch.inf) if z.shape[1] else z.new_zeros(z.shape[0])
         residual, doubt = self._residual(x, z)
@@ -90,6 +96,8 @@ class Prover:
     def error_by_neuron(self, x: Tensor, z: Tensor) -> Tensor:
         """(batch, n) float64: bounds on |z - z*(x)| neuron by neuron (linf.md 1); infinite without a ``comparison``."""
         x, z = x.detach().to("cpu", torch.float64), z.detach().to("cpu", torch.float64)
+        if self.channels is not None:
+            return self.channels.error_by_neuron(x, z)
         if self.comparison is None:
             return torch.full_like(z, torch.inf)
         residual, doubt = self._residual(x, z)
