@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from equilip import certify, data
+from equilip import certify, data, nn
 from equilip.errors import ConfigError
 from equilip.nn import NEMON
 from equilip.solve import Settings
@@ -116,3 +116,60 @@ def test_what_cannot_work_is_refused(values: dict[str, object], message: str) ->
         replace(TINY, **values)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="gate is a property of the model nemon"):
         TrainConfig(gate=0.1)
+
+
+KINDS = {
+    "nemon-conv": replace(TINY, model="nemon-conv", width=4, lr=1e-2, pool=2),
+    "feedforward": replace(TINY, model="feedforward", depth=2),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_networks_are_trained_against_boxes(kind: str, tmp_path: Path) -> None:
+    config = KINDS[kind]
+    train(config, tmp_path / "run")
+    dataset, (_, model) = data.load(config.data, limit=config.limit), load_run(tmp_path / "run")
+    _, other = fresh(config)
+    points = replace(config, loss="cross-entropy", loss_eps=0.0)
+    fit(other, dataset, points)
+    found = []
+    for trained in (model, other):
+        proved = certify.reachable(trained, *limits(dataset.test_x, 0.05)).leads(dataset.test_y)
+        found.append(float((proved > 0).all(1).double().mean()))
+    assert found[0] > found[1] + 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_their_boxes_are_those_that_are_proved(kind: str) -> None:
+    config = replace(KINDS[kind], dtype="float64")
+    dataset, model = fresh(config)
+    assert isinstance(model, nn.NEMONConv | nn.FeedForward)
+    x, label = dataset.test_x[:20].flatten(1).double(), dataset.test_y[:20]
+    found = spread(model, x, 0.05, (0.0, 1.0), points=True, tolerance=1e-12)
+    torch.testing.assert_close(found.y, model.eval()(x), rtol=1e-6, atol=1e-7)
+    worst = found.worst(label)
+    leads = worst.gather(1, label[:, None]) - worst
+    proved = certify.reachable(model, *limits(x, 0.05)).leads(label)
+    others = proved.isfinite()
+    torch.testing.assert_close(leads[others], proved[others], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "nemon-conv", "regulariser": 0.1}, "penalties of the loss boxes are those of the model nemon"),
+        ({"model": "nemon-conv", "gate": 0.1}, "gate is a property of the model nemon"),
+        ({"model": "nemon", "stride": 2}, "stride is a property of the model nemon-conv"),
+        ({"model": "nemon-conv", "stride": 0}, "stride must be at least 1"),
+        ({"model": "nemon-conv", "kernel": 4}, "kernel must be 1, 3, 5 or 7"),
+        ({"model": "feedforward", "measure": 0.5}, "measure is a property of the model nemon, nemon-conv"),
+    ],
+)
+def test_what_convolutions_do_not_have(changes: dict[str, object], words: str) -> None:
+    def trained() -> None:
+        config = replace(TINY, **changes)  # type: ignore[arg-type]
+        dataset, model = fresh(config)
+        fit(model, dataset, config)
+
+    with pytest.raises(ConfigError, match=words):
+        trained()

@@ -7,6 +7,7 @@ one that a point costs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,13 @@ from torch import Tensor
 
 from equilip import nn
 from equilip.errors import ConfigError
+from equilip.operators import Contraction, Product
+from equilip.solve.channel_embedding import image_boxes
 from equilip.solve.embedded import boxes
 from equilip.train.config import TrainConfig
+
+#: What boxes can be sent through while it is trained.
+Boxable = nn.NEMON | nn.NEMONConv | nn.FeedForward
 
 #: The share of the training during which only points are trained on.
 WARM = 0.05
@@ -47,7 +53,7 @@ class BoxTraining:
     regulariser: float = 0.0
     paper: bool = False
 
-    def loss(self, model: nn.NEMON, x: Tensor, label: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    def loss(self, model: Boxable, x: Tensor, label: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         """The mean loss of raw inputs x (batch, p), (), and outputs (batch, q) by which to count errors.
 
         The outputs are those of the points, or of the boxes' centres where κ = 1 and no point is solved for.
@@ -62,11 +68,12 @@ class BoxTraining:
             y = found.y
             value = value + (1 - kappa) * torch.nn.functional.cross_entropy(y, label)
         if self.regulariser:
+            assert isinstance(model, nn.NEMON)
             slope = paper_penalty(model) if self.paper else slope_penalty(model.recurrence(), model.U, model.C)
             value = value + self.regulariser * slope
         return value, y
 
-    def certified(self, model: nn.NEMON, x: Tensor, label: Tensor, eps: float) -> float:
+    def certified(self, model: Boxable, x: Tensor, label: Tensor, eps: float) -> float:
         """The share of samples that boxes certify, in floating point: ``equilip certify`` proves what it estimates."""
         right = 0
         with torch.no_grad():
@@ -78,7 +85,10 @@ class BoxTraining:
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """What boxes of inputs lead to: the outputs of the neurons' centres, their half-widths, outputs of the points."""
+    """What boxes of inputs lead to: outputs of the centres of what is read last, its half-widths, outputs of points.
+
+    centre (batch, q), radius (batch, k) of what C (q, k) reads, y (batch, q) or None.
+    """
 
     centre: Tensor
     radius: Tensor
@@ -94,7 +104,7 @@ class Spread:
 
 
 def spread(
-    model: nn.NEMON,
+    model: Boxable,
     x: Tensor,
     eps: float,
     limits: tuple[float, float] | None,
@@ -106,12 +116,53 @@ def spread(
     low, high = x - eps, x + eps
     if limits is not None:
         low, high = low.clamp(*limits), high.clamp(*limits)
-    low, high = model.gated(low), model.gated(high)
-    centre = torch.addmm(model.b, 0.5 * (low + high), model.U.mT)
-    radius = 0.5 * (high - low) @ model.U.abs().mT
-    own = torch.addmm(model.b, model.gated(x), model.U.mT) if points else centre[:0]
-    c, r, z = boxes(model.recurrence(), model.activation, centre, radius, own, tolerance=tolerance)
+    read = model.gated if isinstance(model, nn.NEMON) else _standardised(model)
+    low, high = read(low), read(high)
+    centre, radius, own = 0.5 * (low + high), 0.5 * (high - low), read(x) if points else low[:0]
+    if isinstance(model, nn.FeedForward):
+        return _through_layers(model, centre, radius, own if points else None)
+    if isinstance(model, nn.NEMONConv):
+        return _through_images(model, centre, radius, own if points else None, tolerance)
+    c, r, z = boxes(
+        model.recurrence(),
+        model.activation,
+        torch.addmm(model.b, centre, model.U.mT),
+        radius @ model.U.abs().mT,
+        torch.addmm(model.b, own, model.U.mT),
+        tolerance=tolerance,
+    )
     y = torch.addmm(model.c, z, model.C.mT) if points else None
+    return Spread(torch.addmm(model.c, c, model.C.mT), r, model.C, y)
+
+
+def _standardised(model: nn.FeedForward | nn.NEMONConv) -> Callable[[Tensor], Tensor]:
+    return (lambda x: x) if model.input is None else model.input
+
+
+def _through_layers(model: nn.FeedForward, c: Tensor, r: Tensor, z: Tensor | None) -> Spread:
+    """Interval propagation, layer by layer."""
+    *layers, last = zip(model.weights, model.biases, strict=True)
+    for weight, bias in layers:
+        s_c, s_r = torch.addmm(bias, c, weight.mT), r @ weight.abs().mT
+        high, low = model.activation.value(s_c + s_r), model.activation.value(s_c - s_r)
+        c, r = 0.5 * (high + low), 0.5 * (high - low)
+        z = None if z is None else model.activation.value(torch.addmm(bias, z, weight.mT))
+    weight, bias = last
+    y = None if z is None else torch.addmm(bias, z, weight.mT)
+    return Spread(torch.addmm(bias, c, weight.mT), r, weight, y)
+
+
+def _through_images(model: nn.NEMONConv, c: Tensor, r: Tensor, z: Tensor | None, tolerance: float) -> Spread:
+    form = model.form()
+    W, U, pool = form.W, form.U, form.C
+    assert isinstance(W, Contraction)
+    assert isinstance(pool, Product)
+    size = U.rebuild((model.U.abs(),))
+    points = U.plus(c[:0] if z is None else z, form.b)
+    found = image_boxes(W, model.activation, U.plus(c, form.b), size.apply(r), points, tolerance=tolerance)
+    # Means over blocks of pixels have means of half-widths.
+    c, r, own = (pool.right.apply(part) for part in found)
+    y = None if z is None else torch.addmm(model.c, own, model.C.mT)
     return Spread(torch.addmm(model.c, c, model.C.mT), r, model.C, y)
 
 
@@ -139,8 +190,13 @@ def box_training(config: TrainConfig, model: torch.nn.Module, *, images: bool) -
     """What the configuration asks for; None where its loss is another one."""
     if config.loss != "boxes":
         return None
-    if not isinstance(model, nn.NEMON):
-        raise ConfigError("the loss boxes needs a network that boxes can be sent through: choose the model nemon")
+    if not isinstance(model, Boxable):
+        raise ConfigError(
+            "the loss boxes needs a network that boxes can be sent through: choose the model nemon, nemon-conv or "
+            "feedforward"
+        )
+    if config.regulariser and not isinstance(model, nn.NEMON):
+        raise ConfigError("the penalties of the loss boxes are those of the model nemon; leave out regulariser")
     limits = (0.0, 1.0) if images else None
     return BoxTraining(
         Ramp(config.loss_eps, config.kappa, config.ramp), limits, config.regulariser, config.penalty == "paper"

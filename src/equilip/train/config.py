@@ -16,7 +16,13 @@ STACKS = ("cpl", "sll", "aol", "cayley", "sandwich", "spectral")
 IMAGE_STACKS = tuple(f"{kind}-conv" for kind in STACKS)
 #: Convolutional networks: bounded where gamma is given, or well-posed only.
 CONVOLUTIONS = ("lben-conv",)
-MODELS = ("lben", "lben-conv", "monotone", "nemon", "feedforward", "unconstrained", "monotonic", *STACKS, *IMAGE_STACKS)
+#: Networks that contract in a weighted maximum norm.
+CONTRACTIONS = ("nemon", "nemon-conv")
+MODELS = (
+    "lben", "lben-conv", "monotone", *CONTRACTIONS, "feedforward", "unconstrained", "monotonic", *STACKS, *IMAGE_STACKS
+)  # fmt: skip
+#: Networks that boxes pass through in the loss boxes.
+BOXABLE = (*CONTRACTIONS, "feedforward")
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "elu", "softplus", "hardtanh", "sigmoid", "identity")
 LOSSES = ("cross-entropy", "margin", "lipschitz-margin", "certified", "boxes")
 #: l-infinity bounds, for the loss boxes; the rest are penalties on what is found, for every other loss.
@@ -67,10 +73,13 @@ class TrainConfig:
     metric: str = option("full", "which neurons of an lben-conv have multipliers of their own", METRICS)
     padding: str = option("zeros", "what surrounds the images of a model named -conv", PADDINGS)
     pool: int = option(2, "the output of a model named -conv reads means over N x N pixels")
+    stride: int = option(1, "the input layer of a nemon-conv reads at every N-th pixel, each way")
     patch: int = option(1, "N x N pixels become channels of one before the layers of a cpl-conv, sll-conv, ...")
     feedthrough: bool = option(False, "give an lben a direct path D from input to output, inside its bound")
     m: float = option(1.0, "strong monotonicity of a monotone network")
-    measure: float = option(0.0, "what the weighted l-infinity measure of a nemon's W stays below; less than 1")
+    measure: float = option(
+        0.0, "what the weighted l-infinity measure of a nemon's (nemon-conv's) W stays below; below 1"
+    )
     gate: float = option(
         0.0, "inputs of a nemon within this of 0 or 1 become 0 or 1; takes the place of the standardisation"
     )
@@ -118,7 +127,18 @@ class TrainConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"unknown {name} {value!r}; {nearest(value, choices)}")
-        for name in ("limit", "width", "depth", "epochs", "batch", "step_epochs", "patience", "pool", "patch"):
+        for name in (
+            "limit",
+            "width",
+            "depth",
+            "epochs",
+            "batch",
+            "step_epochs",
+            "patience",
+            "pool",
+            "stride",
+            "patch",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
@@ -152,13 +172,16 @@ class TrainConfig:
             if getattr(self, name) and self.model not in ("lben", *others):
                 models = ", ".join(("lben", *others))
                 raise ConfigError(f"{name} is a property of the model {models}; a {self.model} network has none to set")
-        images = (*CONVOLUTIONS, *IMAGE_STACKS)
+        images = (*CONVOLUTIONS, "nemon-conv", *IMAGE_STACKS)
         for name, default, kinds in (
             ("kernel", 3, images),
             ("metric", "full", CONVOLUTIONS),
             ("padding", "zeros", images),
             ("pool", 2, images),
+            ("stride", 1, ("nemon-conv",)),
             ("patch", 1, IMAGE_STACKS),
+            ("measure", 0.0, CONTRACTIONS),
+            ("gate", 0.0, ("nemon",)),
         ):
             if getattr(self, name) != default and self.model not in kinds:
                 raise ConfigError(
@@ -171,12 +194,10 @@ class TrainConfig:
         self._check_directions()
         if self.depth > 1 and self.model not in ("feedforward", "monotonic", *STACKS, *IMAGE_STACKS):
             raise ConfigError(f"depth is a property of networks with layers; a {self.model} network has none to set")
-        if self.model != "nemon":
-            for name in ("measure", "gate"):
-                if getattr(self, name):
-                    raise ConfigError(f"{name} is a property of the model nemon; a {self.model} network has none")
-            if self.loss == "boxes":
-                raise ConfigError("the loss boxes needs a network that boxes pass through: choose the model nemon")
+        if self.loss == "boxes" and self.model not in BOXABLE:
+            raise ConfigError(
+                f"the loss boxes needs a network that boxes pass through: choose the model {', '.join(BOXABLE)}"
+            )
         self._check_penalty()
         if self.gamma is None:
             for name in ("learn_gamma", "feedthrough"):

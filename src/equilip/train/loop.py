@@ -19,7 +19,7 @@ from equilip.data import Dataset
 from equilip.errors import ConfigError, ConvergenceError, InputError
 from equilip.solve import Solution
 from equilip.train.batches import Shift, Stream, generator, order, split
-from equilip.train.boxes import box_training
+from equilip.train.boxes import Boxable, box_training
 from equilip.train.checkpoint import Best, Checkpoint, capture, restore
 from equilip.train.config import TrainConfig
 from equilip.train.descent import descend, explained
@@ -210,7 +210,7 @@ class _Training:
             if self.shift is not None:
                 x = self.shift.apply(x, shifts)
             if self.boxes is not None:
-                assert isinstance(model, nn.NEMON)
+                assert isinstance(model, Boxable)
                 progress = (number + steps / len(batches)) / config.epochs
                 value, y = self.boxes.loss(model, x, labels, progress)
                 steps += 1
@@ -247,7 +247,7 @@ class _Training:
         y, solution = self._outputs(self.held.x)
         with torch.no_grad():
             if self.boxes is not None:
-                assert isinstance(self.model, nn.NEMON)
+                assert isinstance(self.model, Boxable)
                 loss = float(self.boxes.loss(self.model, self.held.x, self.held.y, 1.0)[0])
             else:
                 loss = float(self.loss(y, self.held.y, self.slopes))
@@ -257,7 +257,7 @@ class _Training:
         """The share of the test samples that boxes certify at the distance that is trained for."""
         if self.boxes is None:
             return {}
-        assert isinstance(self.model, nn.NEMON)
+        assert isinstance(self.model, Boxable)
         eps = self.config.loss_eps
         return {f"{eps:g}": 100.0 * self.boxes.certified(self.model, self.test.x, self.test.y, eps)}
 

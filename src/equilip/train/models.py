@@ -10,8 +10,9 @@ from equilip import activations, nn
 from equilip.data import Dataset
 from equilip.errors import ConfigError
 from equilip.form import Form, Standardisation
-from equilip.train import convolutions
+from equilip.train import contractions, convolutions
 from equilip.train.config import CONVOLUTIONS, IMAGE_STACKS, STACKS, TrainConfig
+from equilip.train.contractions import ContractionConfig
 from equilip.train.convolutions import ConvolutionConfig
 from equilip.train.directions import monotonic
 from equilip.train.image_stacks import ImageStackConfig, image_stack
@@ -23,6 +24,7 @@ Model = (
     | nn.LBENConv
     | nn.MonotoneNetwork
     | nn.NEMON
+    | nn.NEMONConv
     | nn.FeedForward
     | nn.Stack
     | nn.MonotonicWrapper
@@ -36,6 +38,7 @@ KINDS = (
     "lben-conv",
     "monotone",
     "nemon",
+    "nemon-conv",
     "feedforward",
     "unconstrained",
     "monotonic",
@@ -77,6 +80,7 @@ class ModelConfig:
     pool_padding: int = 0
     layer: str = "weighted"
     patch: int = 1
+    stride: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -87,6 +91,8 @@ class ModelConfig:
             assert self.convolution is not None  # raises ConfigError where it makes no sense
         if self.kind in IMAGE_STACKS:
             assert self.image_stack is not None
+        if self.kind == "nemon-conv":
+            assert self.contraction is not None
 
     @property
     def convolution(self) -> ConvolutionConfig | None:
@@ -95,6 +101,15 @@ class ModelConfig:
             return None
         names = [field.name for field in fields(ConvolutionConfig)]
         return ConvolutionConfig(**{name: getattr(self, name) for name in names})
+
+    @property
+    def contraction(self) -> ContractionConfig | None:
+        """What only convolutional contracting networks have; None for all others."""
+        if self.kind != "nemon-conv":
+            return None
+        return ContractionConfig(
+            self.image, self.channels, self.kernel, self.padding, self.pool, self.pool_padding, self.stride
+        )
 
     @property
     def image_stack(self) -> ImageStackConfig | None:
@@ -114,6 +129,11 @@ def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
         )
     hidden = (config.width,) * config.depth if convolution is None else (convolution.neurons,)
     own = {} if convolution is None else asdict(convolution)
+    if config.model == "nemon-conv":
+        contraction = ContractionConfig(
+            dataset.shape, config.width, config.kernel, config.padding, config.pool, 0, config.stride
+        )
+        hidden, own = (contraction.neurons,), asdict(contraction)
     if config.model in IMAGE_STACKS:
         images = ImageStackConfig(
             config.model, dataset.shape, config.width, config.depth, config.kernel, config.padding, config.pool,
@@ -239,6 +259,17 @@ def build(
             gate=config.gate,
             activation=sigma,
             standardisation=standardisation if config.standardised else None,
+            dtype=dtype,
+            generator=generator,
+        )
+    contraction = config.contraction
+    if contraction is not None:
+        return contractions.network(
+            contraction,
+            q,
+            config.measure,
+            activation=sigma,
+            standardisation=standardisation,
             dtype=dtype,
             generator=generator,
         )
