@@ -24,6 +24,8 @@ from equilip.train.config import TrainConfig
         ({"gamma": math.nan}, "gamma must be a positive number"),
         ({"epsilon": 0.0}, "epsilon must be a positive number, got 0"),
         ({"lr": math.inf}, "lr must be a positive number, got inf"),
+        ({"beta1": 1.0}, "beta1 is a share of the past, from 0 to below 1, got 1"),
+        ({"beta2": math.nan}, "beta2 is a share of the past, from 0 to below 1, got nan"),
         ({"width": 0}, "width must be at least 1, got 0"),
         ({"batch": -3}, "batch must be at least 1"),
         ({"limit": 0}, "limit must be at least 1"),

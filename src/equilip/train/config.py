@@ -102,6 +102,8 @@ class TrainConfig:
     epochs: int = option(30, "passes over the training data")
     batch: int = option(128, "samples per step")
     lr: float = option(1e-3, "learning rate of Adam, at its highest")
+    beta1: float = option(0.9, "share of the past in Adam's mean of the gradients; 0 goes without momentum")
+    beta2: float = option(0.999, "share of the past in Adam's mean of their squares")
     schedule: str = option("step", "how the learning rate goes", SCHEDULES)
     step_epochs: int = option(10, "epochs after which the step schedule divides the learning rate by 10")
     patience: int | None = option(
@@ -155,6 +157,10 @@ class TrainConfig:
             raise ConfigError(f"gate must be at least 0 and below 1/2, got {self.gate:g}")
         if not (0 <= self.kappa <= 1 and 0 < self.ramp <= 1 and 0 <= self.regulariser < math.inf):
             raise ConfigError("kappa and ramp are shares, from 0 to 1, and regulariser a weight of at least 0")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name} is a share of the past, from 0 to below 1, got {value:g}")
         if not 0 <= self.validation < 1:
             raise ConfigError(f"validation is a share of the training data, from 0 to below 1, got {self.validation:g}")
         if not 0 <= self.shift <= 8:

@@ -138,7 +138,8 @@ class _Training:
             self.penalty.to(device=device, dtype=dtype)
         if isinstance(model, nn.EquilibriumModule):
             model.settings = replace(model.settings, tolerance=config.tolerance)
-        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, fused=device.type in ("cpu", "cuda"))
+        betas, fused = (config.beta1, config.beta2), device.type in ("cpu", "cuda")
+        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, betas=betas, fused=fused)
 
     @property
     def finished(self) -> bool:
