@@ -65,11 +65,25 @@ class Measures:
 
 
 @dataclass(frozen=True)
+class LinfMeasures:
+    """The same in the maximum norm: accuracies at the distances ``eps``, raw and increasing.
+
+    attacked: how many test samples, the first ones, are attacked; certified are all. seconds: to search a bound in.
+    """
+
+    eps: tuple[float, ...]
+    attacked: int
+    starts: int
+    rounds: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Networks to train, and what to measure of each. quick: a shortened one, whose numbers compare with nothing."""
 
     name: str
     title: str
     networks: tuple[Network, ...]
-    measures: Measures
+    measures: Measures | LinfMeasures
     quick: bool = False

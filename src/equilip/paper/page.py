@@ -11,9 +11,11 @@ from pathlib import Path
 
 import equilip
 from equilip.form import write_whole
+from equilip.paper import linf
 from equilip.paper.charts import charts
-from equilip.paper.experiment import Experiment
-from equilip.paper.results import Result
+from equilip.paper.experiment import Experiment, LinfMeasures
+from equilip.paper.linf import LinfResult
+from equilip.paper.results import Result, collect
 from equilip.paper.tables import Table, fast_gradient, overview, verdicts
 from equilip.report.plots import STYLE, standalone
 
@@ -48,9 +50,29 @@ class Account:
     """What an experiment came to. command: what repeats it. now: when it was written down, UTC."""
 
     experiment: Experiment
-    results: Sequence[Result]
+    results: Sequence[Result] | Sequence[LinfResult]
     command: str
     now: datetime
+
+    @property
+    def whole(self) -> list[Result]:
+        """The results of networks that were measured in l2."""
+        return [result for result in self.results if isinstance(result, Result)]
+
+    @property
+    def boxed(self) -> list[LinfResult]:
+        """The results of networks that were measured in the maximum norm."""
+        return [result for result in self.results if isinstance(result, LinfResult)]
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is to be said before the tables."""
+        return linf.verdicts(self.boxed) if self.boxed else verdicts(self.whole)
+
+    @property
+    def figures(self) -> dict[str, tuple[str, str]]:
+        """The figures by the names of their files: what each shows, and its SVG."""
+        return linf.charts(self.boxed) if self.boxed else charts(self.whole)
 
     @property
     def circumstances(self) -> str:
@@ -72,8 +94,11 @@ class Account:
 
     def tables(self) -> list[tuple[str, Table]]:
         """Each table with what it shows."""
-        stepped = STEP_LEGEND.format(n=self.experiment.measures.stepped)
-        return [(LEGEND, overview(self.results)), (stepped, fast_gradient(self.results))]
+        measures = self.experiment.measures
+        if isinstance(measures, LinfMeasures):
+            return linf.tables(self.boxed)
+        stepped = STEP_LEGEND.format(n=measures.stepped)
+        return [(LEGEND, overview(self.whole)), (stepped, fast_gradient(self.whole))]
 
     def as_table(self) -> Mapping[str, object]:
         """The contents of reproduction.json."""
@@ -84,19 +109,20 @@ class Account:
             "date": self.now.isoformat(timespec="seconds"),
             "seed": self.experiment.networks[0].config.seed,
             "command": self.command,
-            "verdicts": verdicts(self.results),
+            "verdicts": self.sentences,
             "networks": [result.as_table() for result in self.results],
         }
 
 
-def account(experiment: Experiment, results: Sequence[Result], command: str) -> Account:
-    """What the experiment came to, as of now."""
-    return Account(experiment, results, command, datetime.now(UTC))
+def account(experiment: Experiment, out: Path, command: str) -> Account:
+    """What the experiment in ``out`` came to, as of now; errors as in :func:`equilip.paper.results.collect`."""
+    kind = linf.collect if isinstance(experiment.measures, LinfMeasures) else collect
+    return Account(experiment, kind(experiment, out), command, datetime.now(UTC))
 
 
 def write(found: Account, out: Path) -> Path:
     """Write the page, the figures, Markdown and JSON into ``out``, each whole or not at all; the page's path."""
-    for name, (_, svg) in charts(found.results).items():
+    for name, (_, svg) in found.figures.items():
         write_whole(out / f"{name}.svg", standalone(svg).encode())
     write_whole(out / "reproduction.md", markdown(found).encode())
     content = json.dumps(found.as_table(), indent=1, allow_nan=False) + "\n"
@@ -110,7 +136,7 @@ def markdown(found: Account) -> str:
     """The tables and the verdicts, to paste into documentation."""
     parts = [f"## {found.experiment.title}", f"`{found.command}`: {found.circumstances}."]
     parts += [found.warning] if found.warning else []
-    parts += ["\n".join(f"- {sentence}" for sentence in verdicts(found.results))]
+    parts += ["\n".join(f"- {sentence}" for sentence in found.sentences)]
     for legend, table in found.tables():
         parts += [legend, table.markdown()]
     return "\n\n".join(parts) + "\n"
@@ -128,10 +154,11 @@ def html(found: Account) -> str:
     ]
     if found.warning:
         parts.append(f"<p><strong>{escape(found.warning)}</strong></p>")
-    parts.append("<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in verdicts(found.results)) + "</ul>")
+    parts.append("<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences) + "</ul>")
+    grey = "" if found.boxed else " Dashed or grey: published."
     figures = [
-        f"<figure>{svg}<figcaption>{escape(caption)}. Dashed or grey: published.</figcaption></figure>"
-        for caption, svg in charts(found.results).values()
+        f"<figure>{svg}<figcaption>{escape(caption)}.{grey}</figcaption></figure>"
+        for caption, svg in found.figures.values()
     ]
     for legend, table in found.tables():
         parts.append(f'<p>{escape(legend)}</p><div class="wide">{_table(table)}</div>')

@@ -95,7 +95,7 @@ def read(network: Network, folder: Path) -> Result:
     """The result of one network from its run directory; errors as in :func:`collect`."""
     if set(finished(network, folder)) != set(Stage):
         raise ConfigError(f"{folder} is not finished; call again with --resume")
-    evaluation, attacked, curve = (_values(folder / f"{name}.json") for name in ("evaluation", "attack", CURVE))
+    evaluation, attacked, curve = (values_of(folder / f"{name}.json") for name in ("evaluation", "attack", CURVE))
     epochs = metrics.read(folder)
     try:
         return Result(
@@ -117,7 +117,8 @@ def read(network: Network, folder: Path) -> Result:
         ) from error
 
 
-def _values(file: Path) -> dict[str, Any]:
+def values_of(file: Path) -> dict[str, Any]:
+    """The contents of a result's file; FormatError where it is damaged."""
     try:
         values = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:

@@ -80,8 +80,8 @@ def perform(
     """
     say = said or (lambda text: None)
     check(network, folder)
-    if not _trained(folder):
-        _train(network, folder, data_dir, say)
+    if not trained(folder):
+        train_run(network, folder, data_dir, say)
     done = finished(network, folder)
     if all(stage in done for stage in Stage):
         return
@@ -89,7 +89,7 @@ def perform(
     form = runs.load_form(folder)
     dataset = data.load(network.config.data, data_dir, limit=network.config.limit)
     if Stage.EVALUATE not in done:
-        say(_evaluate(network, folder, form, dataset))
+        say(evaluate_run(network, folder, form, dataset))
     if Stage.CERTIFY not in done:
         say(_certify(network, folder, form, model))
     if Stage.ATTACK not in done:
@@ -100,11 +100,11 @@ def perform(
 
 def finished(network: Network, folder: Path) -> tuple[Stage, ...]:
     """The stages that are done, judged by what lies in the folder."""
-    if not _trained(folder):
+    if not trained(folder):
         return ()
     digest = runs.stored_sha256(folder)
     files = {Stage.EVALUATE: "evaluation", Stage.CERTIFY: "certificate", Stage.ATTACK: "attack", Stage.STEP: CURVE}
-    done = [Stage.TRAIN, *(stage for stage, name in files.items() if _speaks_of(folder / f"{name}.json", digest))]
+    done = [Stage.TRAIN, *(stage for stage, name in files.items() if speaks_of(folder / f"{name}.json", digest))]
     if network.may_fail and Stage.ATTACK in done and Stage.CERTIFY not in done:
         # Nothing could be proved when its turn came.
         done.append(Stage.CERTIFY)
@@ -116,11 +116,12 @@ def box_of(dataset: Dataset) -> attack.Box | None:
     return attack.Box(0.0, 1.0) if dataset.images else None
 
 
-def _trained(folder: Path) -> bool:
+def trained(folder: Path) -> bool:
+    """Whether the training of the run in that folder is finished."""
     return (folder / "model.safetensors").is_file() and not (folder / checkpoint.NAME).is_file()
 
 
-def _speaks_of(file: Path, digest: str) -> bool:
+def speaks_of(file: Path, digest: str) -> bool:
     """Whether a result names this form; a file that cannot be read is written again."""
     try:
         named = json.loads(file.read_bytes())["form"]
@@ -129,7 +130,9 @@ def _speaks_of(file: Path, digest: str) -> bool:
     return digest == (named.get("sha256") if isinstance(named, dict) else named)
 
 
-def _train(network: Network, folder: Path, data_dir: str | os.PathLike[str] | None, say: Listener) -> None:
+def train_run(network: Network, folder: Path, data_dir: str | os.PathLike[str] | None, say: Listener) -> None:
+    """Train the network in that folder, or go on with it; every epoch is told."""
+
     def report(latest: EpochMetrics) -> None:
         lost = f", {latest.train_unconverged} without equilibrium" if latest.train_unconverged else ""
         say(
@@ -147,7 +150,8 @@ def _settings(network: Network) -> Settings:
     return Settings(raise_on_failure=False, require_well_posed=not network.may_fail)
 
 
-def _evaluate(network: Network, folder: Path, form: Form, dataset: Dataset) -> str:
+def evaluate_run(network: Network, folder: Path, form: Form, dataset: Dataset) -> str:
+    """Write evaluation.json: all test samples in float64. What people read of it."""
     found = evaluate(form.to(torch.float64), dataset.test_x, dataset.test_y, _settings(network))
     values = {"data": dataset.name, **found.as_table()}
     runs.write_result(folder, "evaluation", values, runs.stored_sha256(folder))

@@ -11,7 +11,8 @@ from equilip.paper.results import ROOM, Result
 #: Sizes of the gradient step that the second table shows, standardised: the nearest that were measured.
 SIZES = (0.8, 1.5, 3.0, 6.0)
 
-_NONE = "–"
+#: What stands where there is no number.
+NONE = "–"
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,14 @@ def _row(result: Result) -> tuple[str, ...]:
     return (
         result.network.label,
         f"{result.test_error_percent:.2f} %",
-        _NONE if published is None else f"{published.test_error_percent:.2f} %",
+        NONE if published is None else f"{published.test_error_percent:.2f} %",
         # What is found is rounded down and what is proved up, so that both hold as they are shown.
-        _digits(result.largest_slope, decimal.ROUND_FLOOR),
-        _NONE if published is None else f"{published.largest_slope:.4g}",
-        _NONE if result.proved is None else _digits(result.proved, decimal.ROUND_CEILING),
-        _NONE if result.tightness is None else f"{_digits(100 * result.tightness, decimal.ROUND_FLOOR)} %",
-        _NONE
-        if result.gamma is None
-        else f"{_digits(100 * result.largest_slope / result.gamma, decimal.ROUND_FLOOR)} %",
-        _NONE if published is None or published.tightness is None else f"{100 * published.tightness:.1f} %",
+        digits_below(result.largest_slope),
+        NONE if published is None else f"{published.largest_slope:.4g}",
+        NONE if result.proved is None else digits_above(result.proved),
+        NONE if result.tightness is None else f"{digits_below(100 * result.tightness)} %",
+        NONE if result.gamma is None else f"{digits_below(100 * result.largest_slope / result.gamma)} %",
+        NONE if published is None or published.tightness is None else f"{100 * published.tightness:.1f} %",
     )
 
 
@@ -106,6 +105,16 @@ def _said(count: int, missing: Sequence[str], what: str) -> str:
     if not missing:
         return f"{count} of {count} {what}."
     return f"{count - len(missing)} of {count} {what}; not so: {', '.join(missing)}."
+
+
+def digits_above(value: float) -> str:
+    """Four significant digits of an upper bound, rounded up."""
+    return _digits(value, decimal.ROUND_CEILING)
+
+
+def digits_below(value: float) -> str:
+    """Four significant digits of a lower bound, rounded down."""
+    return _digits(value, decimal.ROUND_FLOOR)
 
 
 def _digits(value: float, rounding: str) -> str:

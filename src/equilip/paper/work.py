@@ -10,7 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from equilip.paper.experiment import Experiment, Network
+from equilip.paper import linf
+from equilip.paper.experiment import Experiment, LinfMeasures, Network
 from equilip.paper.pool import Listener, spread
 from equilip.paper.stages import Stage, check, finished, perform
 
@@ -34,7 +35,7 @@ def carry_out(
     open_ = {
         network.name: network
         for network in experiment.networks
-        if set(finished(network, out / network.name)) != set(Stage)
+        if not _complete(experiment, network, out / network.name)
     }
     out.mkdir(parents=True, exist_ok=True)
     spread(open_, partial(_perform, experiment, out, data_dir), jobs, say)
@@ -47,4 +48,14 @@ def _perform(
     network: Network,
     say: Callable[[str], None],
 ) -> None:
-    perform(network, out / network.name, experiment.measures, data_dir=data_dir, said=say)
+    measures, folder = experiment.measures, out / network.name
+    if isinstance(measures, LinfMeasures):
+        linf.perform(network, folder, measures, data_dir=data_dir, said=say)
+    else:
+        perform(network, folder, measures, data_dir=data_dir, said=say)
+
+
+def _complete(experiment: Experiment, network: Network, folder: Path) -> bool:
+    if isinstance(experiment.measures, LinfMeasures):
+        return linf.complete(folder)
+    return set(finished(network, folder)) == set(Stage)

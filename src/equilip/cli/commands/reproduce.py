@@ -37,8 +37,6 @@ def run(options: argparse.Namespace, output: Output) -> int:
         raise ConfigError(f"{out} is not empty; go on with what is in it with --resume, or choose another --out")
     experiment = EXPERIMENTS[name](quick=options.quick, seed=options.seed, limit=options.limit, device=options.device)
     from equilip.paper.page import account, write
-    from equilip.paper.results import collect
-    from equilip.paper.tables import verdicts
     from equilip.paper.work import carry_out
 
     try:
@@ -52,11 +50,11 @@ def run(options: argparse.Namespace, output: Output) -> int:
     except KeyboardInterrupt:
         output.line("stopped; call again with --resume to go on")
         raise
-    found = account(experiment, collect(experiment, out), command(options))
+    found = account(experiment, out, command(options))
     page = write(found, out)
     for title, table in found.tables():
         output.table(title, table.columns, table.rows)
-    for sentence in verdicts(found.results):
+    for sentence in found.sentences:
         output.line(sentence)
     output.line(f"open {page}; for documentation: {out / 'reproduction.md'}")
     output.result({"out": str(out), "page": str(page), **found.as_table()})
