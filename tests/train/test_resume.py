@@ -44,7 +44,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def timeless(run: Path) -> list[dict]:
-    return [{**asdict(m), "seconds": None} for m in metrics.read(run)]
+    return [{**asdict(m), "seconds": None, "processor_seconds": None} for m in metrics.read(run)]
 
 
 def assert_same(one: Path, other: Path) -> None:

@@ -28,7 +28,8 @@ class EpochMetrics:
     unconverged: test samples without equilibrium. train_unconverged: training samples that had none when it was their
         turn; they count as wrong, and have no part in the loss.
     max_residual: the largest of the test samples, relative; None if not finite. lr: of the last step. gamma: the bound
-        after the epoch, with respect to the standardised input. seconds: wall time.
+        after the epoch, with respect to the standardised input. seconds: wall time; processor_seconds: what of it this
+        process computed, summed over its threads.
     """
 
     epoch: int
@@ -48,6 +49,7 @@ class EpochMetrics:
     certified_by_gamma_percent: dict[str, float] = field(default_factory=dict)
     certified_by_pairs_percent: dict[str, float] = field(default_factory=dict)
     certified_by_boxes_percent: dict[str, float] = field(default_factory=dict)
+    processor_seconds: float = 0.0
 
 
 Report = Callable[[EpochMetrics], None]
