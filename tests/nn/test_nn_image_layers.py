@@ -33,6 +33,7 @@ from equilip.nn import (
     Spectral,
     SpectralConv,
     Stack,
+    Standardise,
     sequential_form,
 )
 from equilip.operators import Circulant, Circular, Padding, Zeros, circular_bound
@@ -431,8 +432,10 @@ def test_a_large_stack_keeps_the_product_and_refuses_a_form() -> None:
 
 
 def test_layers_of_images_stand_in_a_sequential_beside_ordinary_ones() -> None:
+    mean, std = torch.linspace(0, 1, 16, **DOUBLE), torch.linspace(0.5, 2, 16, **DOUBLE)
     network = torch.nn.Sequential(
-        AOLConv(1, 4, 3, padding=1, image_size=4, **DOUBLE), MaxMin(4, image_size=4).double(),
+        Standardise(mean, std, **DOUBLE), AOLConv(1, 4, 3, padding=1, image_size=4, **DOUBLE),
+        MaxMin(4, image_size=4).double(),
         ScaledAveragePool2d(4, 2, image_size=4).double(), torch.nn.Flatten(), torch.nn.Linear(16, 3, **DOUBLE),
     )  # fmt: skip
     x = torch.randn(6, 1, 4, 4, **DOUBLE)

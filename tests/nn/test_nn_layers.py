@@ -185,6 +185,20 @@ def test_what_is_promised_is_proved(name: str) -> None:
 
 
 @EVERY
+def test_the_bound_of_the_stored_numbers_is_proved_and_holds(name: str) -> None:
+    for dtype, room in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        for seed, scales in enumerate(([1.0], [1e-3, 10.0], [1e-8, 1.0, 30.0])):
+            layer = make(name, dtype)
+            redraw(layer, seed, scales, zeros=seed)
+            proved, form = layer.proved_bound(), layer.form().detach().to(torch.float64)
+            x = torch.randn(20, layer.in_features, generator=torch.Generator().manual_seed(seed), **DOUBLE)
+            U, C, D = (getattr(form, letter).dense() for letter in "UCD")
+            J = D + (C * form.activation.slope(form.bias(x))[:, None]) @ U
+            assert float(torch.linalg.matrix_norm(J, 2).max()) <= proved * (1 + 1e-14)
+            assert proved <= layer.guarantee().bound * (1 + room)
+
+
+@EVERY
 def test_gradients(name: str) -> None:
     layer = make(name)
     x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(5), **DOUBLE).requires_grad_()

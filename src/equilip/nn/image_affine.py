@@ -99,7 +99,7 @@ class SpectralConv(AffineConv):
 
     def kernel(self) -> Tensor:
         K = self.weight
-        bound = convolution_bound(K, self.in_shape[1:], self.padding, self.stride, 8) + self._room(K)
+        bound = convolution_bound(K, self.in_shape[1:], self.padding, self.stride, 6) + self._room(K)
         return K / torch.where(bound > 0, bound, torch.ones_like(bound))
 
 

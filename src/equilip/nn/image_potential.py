@@ -114,7 +114,7 @@ class CPLConv(PotentialConv):
     """T = ‖W‖², bounded from above by Gram iteration at the frequencies of a large enough torus (mathematics 6)."""
 
     def metric(self) -> Tensor:
-        norm = convolution_bound(self.weight, self.in_shape[1:], self.padding, self.stride, 8)
+        norm = convolution_bound(self.weight, self.in_shape[1:], self.padding, self.stride, 6)
         own = torch.where(norm > 0, norm, torch.ones_like(norm)).square() * (1 + 2 * torch.finfo(norm.dtype).eps)
         return own.expand(self.hidden_shape[0])
 

@@ -39,4 +39,8 @@ class Standardise(torch.nn.Module):
         return Standardisation(self.mean, self.std)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
+        """(..., in_features), or images (..., c, h, w) of as many numbers."""
+        mean, std, image = self.mean, self.std, x.shape[-3:]
+        if x.dim() >= 3 and x.shape[-1:] != mean.shape and image.numel() == mean.shape[0]:
+            mean, std = mean.view(image), std.view(image)
+        return (x - mean) / std
