@@ -164,6 +164,29 @@ def test_changed_claims_are_refused(tmp_path: Path, gamma: float | None) -> None
         assert not check(file).valid
 
 
+@pytest.mark.parametrize("gamma", [0.8, None])
+def test_a_bound_is_read_back_where_it_is_true(tmp_path: Path, gamma: float | None) -> None:
+    model = make(gamma=gamma, raw=True)
+    form = model.form().detach()
+    file, content = certificate(tmp_path, model)
+    again, bound = certify.recall(file, form), certify.lipschitz(form)
+    assert again is not None
+    assert (again.value, again.value_raw) == (bound.value, bound.value_raw)
+    assert np.array_equal(again.multipliers, bound.multipliers)
+    assert certify.recall(file, make(gamma=gamma, raw=True, seed=1).form().detach()) is None
+    for index in range(2):
+        for change in (lambda text: smaller(text), lambda text: smaller(text, -1.0), lambda _: "0x0.0p+0", str.upper):
+            altered = json.loads(json.dumps(content))
+            altered["claims"][index]["bound"] = change(altered["claims"][index]["bound"])
+            file.write_text(json.dumps(altered))
+            assert certify.recall(file, form) is None, (index, altered["claims"][index]["bound"])
+        altered = json.loads(json.dumps(content))
+        altered["claims"][index]["bound"] = smaller(content["claims"][index]["bound"], 1.5)  # type: ignore[index]
+        file.write_text(json.dumps(altered))
+        # What is looser than the truth is true in standardised units only if the raw one is as loose.
+        assert (certify.recall(file, form) is None) == (index == 0)
+
+
 def tampered(folder: Path, change: object) -> str:
     """The reason for which a form with this change is refused, its digest corrected; empty where it is not."""
     file, content = certificate(folder, make())

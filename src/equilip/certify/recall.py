@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from equilip.certify.bounds import Bound, per_unit, slopes_of, uniform_std
+from equilip.certify.construction import Constructed, by_construction, is_constructed
 from equilip.certify.rigour import Prover
 from equilip.certify.system import HasForm, as_form, from_form
 from equilip.checker.files import MAX_CERTIFICATE, hexadecimal, parse_certificate, parse_json, read
 from equilip.checker.verdict import Refused, Unreadable
-from equilip.errors import IllPosedError
+from equilip.errors import IllPosedError, ProofError
 from equilip.form import Form
 from equilip.rounding import Array
 
@@ -32,6 +34,8 @@ def recall(path: str | os.PathLike[str], model: Form | HasForm) -> Bound | None:
         stated = parse_certificate(content)
         if stated.sha256 != form.sha256:
             return None
+        if is_constructed(form):
+            return _constructed(form, *(_stated(stated.claims, unit) for unit in ("standardised", "raw")))
         claims = {unit: _claim(stated.claims, unit, form.hidden_size) for unit in ("standardised", "raw")}
         described = parse_json(content, Unreadable)
     except (Refused, Unreadable):
@@ -57,19 +61,36 @@ def recall(path: str | os.PathLike[str], model: Form | HasForm) -> Bound | None:
     )
 
 
-def _claim(claims: list[object], units: str, neurons: int) -> tuple[float, Array]:
-    """Bound and multipliers (neurons,) of the l2 claim in these units; Refused where there is none."""
+def _stated(claims: list[object], units: str) -> dict[str, object]:
+    """The l2 claim in these units; Refused where there is none."""
     for claim in claims:
         if isinstance(claim, dict) and [claim.get(key) for key in ("kind", "norm", "units")] == [
             "lipschitz",
             "l2",
             units,
         ]:
-            entries = claim.get("multipliers")
-            if isinstance(entries, list) and len(entries) == neurons:
-                lam = np.array([hexadecimal(entry, "a multiplier") for entry in entries], dtype=np.float64)
-                return hexadecimal(claim.get("bound"), "bound"), lam
+            return claim
     raise Refused(f"no claim in {units} units")
+
+
+def _claim(claims: list[object], units: str, neurons: int) -> tuple[float, Array]:
+    """Bound and multipliers (neurons,) of the l2 claim in these units; Refused where there is none."""
+    claim = _stated(claims, units)
+    entries = claim.get("multipliers")
+    if not isinstance(entries, list) or len(entries) != neurons:
+        raise Refused(f"no multipliers for the claim in {units} units")
+    lam = np.array([hexadecimal(entry, "a multiplier") for entry in entries], dtype=np.float64)
+    return hexadecimal(claim.get("bound"), "bound"), lam
+
+
+def _constructed(form: Form, standardised: dict[str, object], raw: dict[str, object]) -> Constructed | None:
+    """The bound of a form with its proof built in, where the construction proves what is claimed."""
+    value, value_raw = (hexadecimal(claim.get("bound"), "bound") for claim in (standardised, raw))
+    try:
+        found = by_construction(form, value)
+    except ProofError:
+        return None
+    return replace(found, value_raw=value_raw) if value_raw >= found.value_raw else None
 
 
 def _proved(form: Form, lam: Array, value: float, *, raw: bool) -> bool:
