@@ -27,6 +27,8 @@ CHUNK = 1024
 #: Steps of the iteration that proposes a box, and the relative change at which it stops; the proof is of any proposal.
 LIMIT = 1000
 SETTLED = 1e-13
+#: The same for images, whose steps cost more: what is left makes boxes wider by about as much.
+SETTLED_IMAGES = 1e-8
 
 _GROW = 1.0 + 2.0**-40
 
@@ -158,7 +160,9 @@ class ImageBoxer:
         """Proved limits of the neurons (batch, n), and of the standardised inputs (batch, p)."""
         xi_lower, xi_upper = standardised(self.form, lower, upper)
         low, high = biases(self.form, self.inputs, xi_lower, xi_upper)
-        found = self.embedding.solve(0.5 * (low + high), 0.5 * (high - low), low[:0], tolerance=SETTLED, limit=limit)
+        found = self.embedding.solve(
+            0.5 * (low + high), 0.5 * (high - low), low[:0], tolerance=SETTLED_IMAGES, limit=limit
+        )
         ends = enclosed(found, self.own, self.form.activation, self.comparison.missed, low, high)
         return *usable(*ends), xi_lower, xi_upper
 

@@ -25,7 +25,7 @@ EPS = 0.11
 def experiment(
     *, quick: bool = False, seed: int = 0, limit: int | None = None, device: str = "cpu", data: str = "mnist"
 ) -> Experiment:
-    """The whole experiment; ``quick`` trains small networks on 2,000 images, to see that it works.
+    """The whole experiment; ``quick`` trains small networks on 500 images, to see that it works.
 
     seed: of every training and every search. limit: use only the first samples of each part of the data.
     """
@@ -39,10 +39,10 @@ def experiment(
             **changes,
         }
         if quick:
-            options |= {"width": min(options["width"], 8 if "conv" in name else 20), "batch": 50}
+            options |= {"width": min(options["width"], 4 if "conv" in name else 20), "batch": 20}
         config = TrainConfig(
             data=data,
-            limit=(limit or 2000) if quick else limit,
+            limit=(limit or 500) if quick else limit,
             epochs=2 if quick else epochs,
             seed=seed,
             device=device,
