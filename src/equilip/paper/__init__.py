@@ -4,9 +4,9 @@ An experiment is a list of networks, each an ordinary run directory, and of what
 :data:`EXPERIMENTS` has them by name. Torch is imported when an experiment is carried out.
 """
 
-from equilip.paper import lben_mnist, nemon_mnist
+from equilip.paper import lben_cifar10, lben_mnist, lben_svhn, nemon_mnist
 
 #: What makes each experiment.
-EXPERIMENTS = {room.NAME: room.experiment for room in (lben_mnist, nemon_mnist)}
+EXPERIMENTS = {room.NAME: room.experiment for room in (lben_mnist, lben_cifar10, lben_svhn, nemon_mnist)}
 
 __all__ = ["EXPERIMENTS"]

@@ -30,8 +30,9 @@ def charts(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
 
 def errors_over_slopes(results: Sequence[Result]) -> str:
     """Test error over the largest slope found, ours and the published ones."""
-    bounded = [result for result in results if result.gamma is not None]
-    others = [result for result in results if result.gamma is None]
+    families: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda each: each.gamma is None):
+        families.setdefault(result.network.family, []).append(result)
     groups = [
         Points(
             name,
@@ -39,10 +40,9 @@ def errors_over_slopes(results: Sequence[Result]) -> str:
             [result.test_error_percent for result in some],
             [label(result) for result in some],
             colour,
-            joined=name == "LBEN",
+            joined=len(some) > 1 and some[0].gamma is not None,
         )
-        for colour, (name, some) in enumerate((("LBEN", bounded), ("other networks", others)))
-        if some
+        for colour, (name, some) in enumerate(families.items())
     ]
     published = [result for result in results if result.published is not None]
     if published:

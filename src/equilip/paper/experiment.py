@@ -46,6 +46,13 @@ class Network:
         """Whether it may have inputs without equilibrium, so that nothing may be provable about it."""
         return self.config.model == "unconstrained"
 
+    @property
+    def family(self) -> str:
+        """Which networks it belongs with in a figure: those with a bound of one kind and one metric."""
+        if self.config.gamma is None:
+            return "other networks"
+        return "LBEN" if self.config.model == "lben" else f"LBEN, {self.config.metric}"
+
 
 @dataclass(frozen=True)
 class Measures:

@@ -13,11 +13,10 @@ published, for the same weights.
 
 from __future__ import annotations
 
-import json
-from importlib import resources
 from typing import Any
 
-from equilip.paper.experiment import Experiment, Measures, Network, Published
+from equilip.paper.experiment import Experiment, Measures, Network
+from equilip.paper.published import figures
 from equilip.train import TrainConfig
 
 NAME = "lben-mnist"
@@ -37,7 +36,8 @@ def experiment(
 
     seed: of every training and every search. limit: use only the first samples of each part of the data.
     """
-    published, sizes = _published()
+    bounds = {f"lben-{gamma:g}": gamma for gamma in GAMMAS}
+    published = figures(NAME, bounds, unlike=[counterpart for _, counterpart in MARGINS])
 
     def network(name: str, label: str, counterpart: str | None = None, **changes: Any) -> Network:
         config = TrainConfig(
@@ -53,7 +53,7 @@ def experiment(
             device=device,
             **changes,
         )
-        return Network(name, label, config, published.get(counterpart or name))
+        return Network(name, label, config, published.networks.get(counterpart or name))
 
     networks = (
         *(network(f"lben-{gamma:g}", f"LBEN, γ = {gamma:g}", model="lben", gamma=gamma) for gamma in GAMMAS),
@@ -76,26 +76,9 @@ def experiment(
     measures = Measures(
         attacked=200 if quick else 1000,
         eps=(0.1, 0.3, 0.5, 1.0, 1.58),
-        sizes=sizes,
+        sizes=published.sizes,
         stepped=500 if quick else 2000,
         starts=16 if quick else 64,
         rounds=4 if quick else 16,
     )
     return Experiment(NAME, "MNIST with Lipschitz-bounded equilibrium networks", networks, measures, quick)
-
-
-def _published() -> tuple[dict[str, Published], tuple[float, ...]]:
-    """The authors' figures by network, and the sizes of their fast-gradient steps."""
-    stored = json.loads(resources.files(__package__).joinpath("lben_mnist.json").read_text(encoding="utf-8"))
-    bounds = {f"lben-{gamma:g}": gamma for gamma in GAMMAS}
-    figures = {
-        name: Published(
-            test_error_percent=values["test_error_percent"],
-            largest_slope=values["largest_slope"],
-            gamma=bounds.get(name),
-            fast_gradient_error=tuple(values["fast_gradient_error"]),
-            alike=not name.startswith("lmt-"),
-        )
-        for name, values in stored["networks"].items()
-    }
-    return figures, tuple(stored["fast_gradient_eps"])

@@ -30,6 +30,7 @@ from equilip.paper.experiment import Measures, Network
 from equilip.paper.fast_gradient import errors
 from equilip.solve import Settings
 from equilip.train import EpochMetrics, checkpoint, evaluate, load_run, resume, runs, train
+from equilip.train.devices import device
 from equilip.train.models import Model
 
 #: The file of the fast-gradient curve, without .json.
@@ -86,7 +87,7 @@ def perform(
     if all(stage in done for stage in Stage):
         return
     model = load_run(folder)[1]
-    form = runs.load_form(folder)
+    form = runs.load_form(folder).to(None, device(network.config.device))
     dataset = data.load(network.config.data, data_dir, limit=network.config.limit)
     if Stage.EVALUATE not in done:
         say(evaluate_run(network, folder, form, dataset))
