@@ -120,6 +120,30 @@ def test_adjoints_and_spectra(metric: str, padding: Padding, layer: type[InputLa
     assert torch.allclose(W.to(torch.float32, None).dense().double(), M, atol=1e-3)
 
 
+@st.composite
+def recurrences(draw: st.DrawFn) -> Recurrence:
+    padding, k = draw(st.sampled_from([Zeros(0), Circular(0)])), draw(st.sampled_from([1, 3, 5, 7]))
+    # Circular padding cannot be wider than the image; pooling takes blocks of 2 pixels.
+    least = max(1, k // 2) if isinstance(padding, Circular) else 1
+    size = (2 * draw(st.integers(least, 5)), 2 * draw(st.integers(least, 5)))
+    metric, layer = draw(st.sampled_from(list(METRICS))), draw(st.sampled_from([Weighted, Plain]))
+    gamma, channels, seed = draw(st.sampled_from([None, 0.5])), draw(st.integers(1, 3)), draw(st.integers(0, 2**31))
+    if isinstance(padding, Circular):
+        size = (max(size[0], k - 1), max(size[1], k - 1))
+    W, _ = make(k=k, padding=padding, metric=metric, layer=layer, gamma=gamma, channels=channels, size=size, seed=seed)
+    return W
+
+
+@few
+@given(W=recurrences(), seed=st.integers(0, 2**31))
+def test_the_adjoint_of_every_recurrence(W: Recurrence, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.randn(2, 3, W.in_size, generator=generator, dtype=torch.float64)
+    for left, right in ((W.apply(x) * y, x * W.adjoint(y)), (W.split(x) * y, x * W.split_adjoint(y))):
+        size = left.abs().sum(1) + right.abs().sum(1)
+        assert float(((left.sum(1) - right.sum(1)).abs() / size).amax()) <= 1e-12
+
+
 @pytest.mark.parametrize("layer", [Weighted, Plain])
 @pytest.mark.parametrize("gamma", [None, 2.0])
 def test_derivatives_in_the_tensors(layer: type[InputLayer], gamma: float | None) -> None:
