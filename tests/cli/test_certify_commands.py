@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from decimal import ROUND_FLOOR
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ import torch
 
 from equilip.checker import check
 from equilip.cli import main
-from equilip.cli.commands.certify import five_digits
 from equilip.train import runs
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -234,14 +232,6 @@ def test_an_import_that_breaks_its_promise_is_one_sentence(tmp_path: Path, capsy
     assert main([str(argument) for argument in arguments]) == 0
     assert main(["certify", str(out)]) == 0
     assert check(out / "certificate.json").valid
-
-
-def test_what_is_shown_of_a_bound_is_a_bound() -> None:
-    assert five_digits(0.123451) == "0.12346"
-    assert five_digits(123456.0) == "123460"
-    assert five_digits(1.0) == "1"
-    assert five_digits(0.123459, ROUND_FLOOR) == "0.12345"
-    assert five_digits(0.0) == "0"
 
 
 @needs_shared

@@ -336,3 +336,11 @@ def test_numbers_that_are_shown_hold(value: float) -> None:
     assert float(error_bound(value)) >= value
     assert float(above(value)) <= value * 1.0002
     assert float(percent_below(value).removesuffix(" %")) <= value
+
+
+def test_numbers_that_are_shown_are_short() -> None:
+    assert above(0.123451) == "0.12346"
+    assert above(123456.0) == "123460"
+    assert above(1.0) == "1"
+    assert below(0.123459) == "0.12345"
+    assert above(0.0) == "0"

@@ -6,7 +6,6 @@ import argparse
 import math
 import time
 from dataclasses import asdict
-from decimal import ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ def certify(options: argparse.Namespace, output: Output) -> int:
     """Prove the smallest l-infinity bound of a run, write its certificate, and certify samples at each eps."""
     start = time.perf_counter()
     from equilip import certify
-    from equilip.cli.commands.certify import five_digits
+    from equilip.report.numbers import above
     from equilip.train import load_form, load_run
 
     config, _ = load_run(options.run)
@@ -55,12 +54,12 @@ def certify(options: argparse.Namespace, output: Output) -> int:
     }
 
     def shown(value: float | None) -> str:
-        return "nothing" if value is None else five_digits(value)
+        return "nothing" if value is None else above(value)
 
     output.facts(
         f"{options.run}: l-infinity bounds on the slope of the output",
         [
-            ("proved", f"{five_digits(bound.value)} ({five_digits(bound.value_raw)} per unit of raw input)"),
+            ("proved", f"{above(bound.value)} ({above(bound.value_raw)} per unit of raw input)"),
             ("by the comparison matrix alone", shown(values["by_comparison"])),
             ("by quadratic forms alone", shown(values["by_trace"])),
             ("formula of the literature, for comparison", shown(values["paper_formula"])),
@@ -105,7 +104,7 @@ def attack(options: argparse.Namespace, output: Output) -> int:
     """Attack a run in l-infinity, beside what is certified; exit status 1 where an attack beats a certificate."""
     from equilip import attack
     from equilip.attack.linf import robustness_linf
-    from equilip.cli.commands.certify import five_digits
+    from equilip.report.numbers import above, below
     from equilip.train import load_form, runs
 
     config = runs.load_config(options.run)
@@ -122,7 +121,6 @@ def attack(options: argparse.Namespace, output: Output) -> int:
     if slope.value > bound.get("standardised", math.inf) or slope.value_raw > bound.get("raw", math.inf):
         bugs.append(Path(options.run) / "attack-linf-bug-slope.npz")
         slope.save(bugs[-1])
-    down = ROUND_FLOOR
     values = {
         "data": name,
         "n": found.rows[0].n,
@@ -151,10 +149,10 @@ def attack(options: argparse.Namespace, output: Output) -> int:
     output.facts(
         "largest l-infinity slope of the output, per unit of standardised and of raw input",
         [
-            ("largest found", f"{five_digits(slope.value, down)} ({five_digits(slope.value_raw, down)} raw)"),
+            ("largest found", f"{below(slope.value)} ({below(slope.value_raw)} raw)"),
             (
                 "proved bound",
-                f"{five_digits(bound['standardised'])} ({five_digits(bound['raw'])} raw)"
+                f"{above(bound['standardised'])} ({above(bound['raw'])} raw)"
                 if bound
                 else f"nothing yet: equilip certify {options.run} --norm linf",
             ),

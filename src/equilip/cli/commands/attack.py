@@ -9,16 +9,15 @@ bound, is a bug of equilip: it is written to attack-bug.npz (attack-bug-slope.np
 from __future__ import annotations
 
 import argparse
-from decimal import ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from equilip.cli import linf
-from equilip.cli.commands.certify import five_digits
 from equilip.cli.inputs import load_data
 from equilip.cli.options import Parser, add_data, one_of
 from equilip.cli.output import Output
 from equilip.data import check_name
+from equilip.report.numbers import above, below
 
 if TYPE_CHECKING:
     from equilip.attack import LargestSlope, Robustness
@@ -124,12 +123,11 @@ def show(output: Output, run: str, name: str, found: Robustness, slope: LargestS
             for row in found.rows
         ],
     )
-    proved = "nothing" if bound is None else f"{five_digits(bound.value)} ({five_digits(bound.value_raw)} raw)"
-    down = ROUND_FLOOR
+    proved = "nothing" if bound is None else f"{above(bound.value)} ({above(bound.value_raw)} raw)"
     output.facts(
         "largest slope of the output, per unit of standardised and of raw input",
         [
-            ("largest found", f"{five_digits(slope.value, down)} ({five_digits(slope.value_raw, down)} raw)"),
+            ("largest found", f"{below(slope.value)} ({below(slope.value_raw)} raw)"),
             ("proved bound", proved),
         ],
     )

@@ -9,7 +9,6 @@ their class within these distances.
 from __future__ import annotations
 
 import argparse
-import decimal
 import math
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from equilip.cli.inputs import load_data
 from equilip.cli.options import Parser, add_data, one_of
 from equilip.cli.output import Output
 from equilip.data import check_name
+from equilip.report.numbers import above, below
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,7 +146,7 @@ def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
     """What is shown of a bound."""
 
     def slopes(name: str) -> str:
-        return f"{five_digits(values[name])} ({five_digits(values[f'{name}_raw'])} per unit of raw input)"
+        return f"{above(values[name])} ({above(values[f'{name}_raw'])} per unit of raw input)"
 
     found = [
         ("declared", "none" if values["declared"] is None else slopes("declared")),
@@ -166,11 +166,6 @@ def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
     return [*found, *([("note", values["note"])] if values["note"] else [])]
 
 
-def five_digits(value: float, rounding: str = decimal.ROUND_CEILING) -> str:
-    """A bound for people: rounded up (or down, for a radius), so that what is shown holds as well."""
-    return f"{decimal.Context(prec=5, rounding=rounding).create_decimal_from_float(value).normalize():f}"
-
-
 def robustness(radii: Tensor, eps: list[float]) -> dict[str, Any]:
     """How many of the samples are certified at each distance: a fraction of all, wrongly classified ones included."""
     table = [{"eps": value, "certified_accuracy": float((radii > value).double().mean())} for value in eps]
@@ -183,7 +178,7 @@ def show_radii(values: dict[str, Any], pairs: Any, bound: Bound, output: Output)
     output.facts(
         f"certified radii of {values['n']} test samples of {values['data']}, l2, raw units",
         [
-            ("median radius", five_digits(values["median_radius"], decimal.ROUND_FLOOR)),
+            ("median radius", below(values["median_radius"])),
             ("largest pair bound / (sqrt 2 * whole bound)", f"{largest:.4f}"),
         ],
     )
