@@ -10,7 +10,7 @@ import pytest
 
 from equilip.cli import main
 
-NAMES = ("train", "data", "certify", "attack", "linf", "report", "convolution")
+NAMES = ("train", "data", "certify", "attack", "linf", "report", "convolution", "compare")
 PAGES = [Path(__file__).parents[2] / "docs" / "how-to" / f"{name}.md" for name in NAMES]
 
 

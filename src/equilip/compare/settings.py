@@ -76,7 +76,7 @@ KNOWN = {
     "mnist": Settings(
         "mnist",
         parameters=50_000,
-        seconds=8.0,
+        seconds=20.0,
         runs=2,
         batch=128,
         eps=(0.1, 0.3, 1.0, 1.58),

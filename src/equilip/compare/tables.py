@@ -13,9 +13,9 @@ from equilip.report.numbers import above, below
 LEGEND = (
     "Means over the seeds, in percent; ± is half the distance between the smallest and the largest. ε are ℓ2 distances "
     "in raw units. Clean and certified accuracy are of all test samples; attacked accuracy is what attacks leave of "
-    "the first {attacked}. Bounds and slopes are per unit of raw input: the bounds, of which the largest of the seeds "
-    "stands here, are proved for the stored numbers and checked by the stand-alone checker. Tight: the largest slope "
-    "found as a share of the bound."
+    "the first {attacked} (of all, where there are fewer). Bounds and slopes are per unit of raw input: the bounds, of "
+    "which the largest of the seeds stands here, are proved for the stored numbers and checked by the stand-alone "
+    "checker. Tight: the largest slope found as a share of the bound."
 )
 COST_LEGEND = (
     "Seconds and microseconds are the processor's, one thread; certifying is on the clock. Memory is what torch "
@@ -47,8 +47,8 @@ def _accuracy_row(result: Result, sizes: int) -> tuple[str, ...]:
         percent(result.spread(lambda one: one.clean)),
         *(percent(result.spread(at(index, False))) for index in range(sizes)),
         *(percent(result.spread(at(index, True))) for index in range(sizes)),
-        _NONE if bounds is None else above(bounds.high, 4),
-        below(result.spread(lambda one: one.slope).high, 4),
+        _NONE if bounds is None else above(bounds.high),
+        below(result.spread(lambda one: one.slope).high),
         _NONE if tight is None else f"{below(100 * tight.mean, 3)} %",
     )
 
