@@ -4,8 +4,8 @@ Write D = D' + β S with directions S_kj of 1, -1 and 0. If no output of the net
 more than β times the move of one input, then y_k never falls where ξ_j grows and S_kj = 1, and never rises where
 S_kj = -1: β outweighs the rest. So this is a bound on slopes, for another D, from the sum of inputs' moves to the
 largest of the outputs', and it is proved as such bounds are. By the comparison matrix (linf.md 1), (1 - uM) |Δz| <=
-u |U| |Δξ|, so that any v >= 0 with vᵀ(1 - uM) >= |C_k| gives |C_k Δz| <= vᵀ u |U| |Δξ|. Or a quadratic form gives the ℓ2
-bound β, and no ℓ2 norm exceeds the sum of the entries, nor is it exceeded by the largest.
+u |U| |Δξ|, so that any v >= 0 with vᵀ(1 - uM) >= |C_k| gives |C_k Δz| <= vᵀ u |U| |Δξ|. Or a quadratic form gives the
+ℓ2 bound β, and no ℓ2 norm exceeds the sum of the entries, nor is it exceeded by the largest.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ class Monotone:
 
     For every input there is one equilibrium, and these slopes are at least 0 (at most 0) for the stored numbers, in raw
     units as in standardised ones. directions: (q, p). bound: β, the coefficient that outweighs the rest. comparison:
-    v (outputs with a direction, n) where the comparison matrix proves it, else None; multipliers: (n,) where a quadratic
-    form does, else None.
-    ``seconds``: time taken. ``form_sha256``: the form it speaks of.
+    v (outputs with a direction, n) where the comparison matrix proves it, else None; multipliers: (n,) where a
+    quadratic form does, else None. ``seconds``: time taken. ``form_sha256``: the form it speaks of.
     """
 
     directions: Directions
