@@ -48,7 +48,7 @@ class _Units:
         return cls(target, standardisation.std)
 
     def steepness(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The ℓ∞ slopes (batch,) at raw points (batch, p), as computed, and the unit steps (batch, p) that attain them."""
+        """The ℓ∞ slopes (batch,) at raw points (batch, p), as computed, and unit steps (batch, p) that attain them."""
         fast, q = self.target.fast, self.target.out_size
         rows = torch.eye(q, dtype=fast.dtype, device=fast.device)[:, None].expand(q, len(x), q)
         _, gradients = self.target.gradients(x.to(fast.device, fast.dtype), lambda y: rows)
