@@ -10,7 +10,10 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["how-to/python.md", "how-to/linf.md", "how-to/scikit-learn.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["how-to/python.md", "how-to/convolution.md", "how-to/linf.md", "how-to/scikit-learn.md", "mathematics/layers.md"],
+)
 def test_blocks_of_the_page(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
