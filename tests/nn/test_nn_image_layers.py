@@ -431,6 +431,12 @@ def test_a_large_stack_keeps_the_product_and_refuses_a_form() -> None:
     assert float(torch.linalg.matrix_norm(J.double(), 2)) <= product
 
 
+def test_a_stack_of_glue_alone() -> None:
+    model = Stack([AveragePool2d(2, 2, image_size=4), MaxMin(2, image_size=2)], 3.0)
+    assert 1.5 <= model.proved_bound() <= 1.5 * (1 + 1e-6)
+    assert certify.lipschitz(model.double()).value <= 1.5 * (1 + 1e-6)
+
+
 def test_layers_of_images_stand_in_a_sequential_beside_ordinary_ones() -> None:
     mean, std = torch.linspace(0, 1, 16, **DOUBLE), torch.linspace(0.5, 2, 16, **DOUBLE)
     network = torch.nn.Sequential(

@@ -84,7 +84,8 @@ class PotentialConv(ImageLayer):
         with torch.no_grad():
             W, T = self.weight.double(), self.metric().double()
             balanced = self._convolution(W * (2 / T).sqrt()[:, None, None, None]).norm_bound()
-            return step_bound(balanced, self._convolution(W).norm_bound(), self.weight.dtype, W.numel())
+            count = W.numel() * self._repeats()
+            return step_bound(balanced, self._convolution(W).norm_bound(), self.weight.dtype, count)
 
     def _convolution(self, kernel: Tensor) -> Conv2d:
         return Conv2d(kernel, self.in_shape, self.padding, self.stride)

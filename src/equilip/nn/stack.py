@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -146,7 +147,8 @@ class Stack(torch.nn.Module):
         """
         factors = [bound for _, bound in self.factors()]
         # The outputs are the last layer's times gamma, each rounded by at most one unit of the number format.
-        rounded = 1 + 4 * torch.finfo(next(self.parameters()).dtype).eps + 2 * len(factors) * UNIT_ROUNDOFF
+        dtype = next(chain(self.parameters(), self.buffers())).dtype
+        rounded = 1 + 4 * torch.finfo(dtype).eps + 2 * len(factors) * UNIT_ROUNDOFF
         return math.prod(factors) * self.gamma * rounded
 
     def _members(self) -> list[LipschitzLayer]:
