@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,22 +100,25 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason=f"{MNIST} is not there")
 def test_the_commands_of_the_page_on_a_few_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = EXPERIMENTS["lben-mnist"]
+    def fewer(whole: Callable[..., Experiment], *names: str) -> Callable[..., Experiment]:
+        def made(**options: Any) -> Experiment:
+            own = whole(**options)
+            networks = tuple(network for network in own.networks if network.name in names)
+            return replace(own, networks=networks, measures=replace(own.measures, starts=2, rounds=0))
 
-    def fewer(**options: Any) -> Experiment:
-        made = whole(**options)
-        networks = tuple(network for network in made.networks if network.name in ("lben-5", "plain"))
-        return replace(made, networks=networks, measures=replace(made.measures, starts=2, rounds=0))
+        return made
 
-    monkeypatch.setitem(EXPERIMENTS, "lben-mnist", fewer)
+    for name, networks in (("lben-mnist", ("lben-5", "plain")), ("nemon-mnist", ("nemon-boxes",))):
+        monkeypatch.setitem(EXPERIMENTS, name, fewer(EXPERIMENTS[name], *networks))
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "how-to" / "reproduce.md").read_text(encoding="utf-8")
     commands = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         program, *arguments = shlex.split(command, comments=True)
         assert program == "equilip"
         if "--quick" in arguments:
             arguments += ["--limit", "60", "--jobs", "1", "--data-dir", str(MNIST)]
             assert main(arguments) == 0, command
-    assert (tmp_path / "runs" / "lben-mnist-quick" / "reproduction.html").exists()
+    for name in ("lben-mnist", "nemon-mnist"):
+        assert (tmp_path / "runs" / f"{name}-quick" / "reproduction.html").exists()
