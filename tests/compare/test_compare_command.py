@@ -73,6 +73,31 @@ def test_what_is_finished_is_not_done_again(whole: Path, tmp_path: Path, capsys:
     assert {**one, **timeless} == {**other, **timeless}
 
 
+def test_families_and_seeds_can_be_added(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(families: list[str], runs: int) -> str:
+        options = [
+            "--families",
+            *families,
+            "--runs",
+            str(runs),
+            "--seconds",
+            "0.1",
+            "--parameters",
+            "800",
+            "--eps",
+            "0.1",
+        ]
+        small = ["--limit", "80", "--attacked", "20", "--jobs", "1", "--out", str(tmp_path / "out"), "--resume"]
+        assert main(["compare", "--data", "digits", *options, *small]) == 0
+        return capsys.readouterr().out.split("Accuracy")[0]
+
+    assert "plain-0" in said(["plain"], 1)
+    more = said(["plain", "margin"], 2)
+    assert all(name in more for name in ("plain-1:", "margin-0:", "margin-1:"))
+    assert "plain-0" not in more
+    assert said(["margin"], 2) == ""
+
+
 def test_another_comparison_is_refused(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare(whole) == 2
     assert "--resume" in capsys.readouterr().err

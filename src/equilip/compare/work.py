@@ -55,19 +55,22 @@ def carry_out(
 
 
 def _settle(settings: Settings, out: Path) -> None:
-    """Write down what the comparison is; ConfigError where ``out`` holds another."""
+    """Write down what the comparison is; ConfigError where ``out`` holds another.
+
+    More or fewer families and seeds make no other comparison: each network stands by itself.
+    """
     file = out / "settings.json"
     own = {"format": FORMAT, **settings.as_table()}
-    if not file.is_file():
-        write_whole(file, (json.dumps(own, indent=1) + "\n").encode())
-        return
-    try:
-        other = json.loads(file.read_bytes())
-        changed = [name for name in own if other.get(name) != own[name]]
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{file} is damaged: {error}; choose another --out") from error
+    other, changed = own, []
+    if file.is_file():
+        try:
+            other = json.loads(file.read_bytes())
+            changed = [name for name in own if name not in ("families", "runs") and other.get(name) != own[name]]
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(f"{file} is damaged: {error}; choose another --out") from error
     if changed:
         raise ConfigError(
             f"{out} holds a comparison with other {', '.join(changed)}: {other.get(changed[0])!r} where this has "
             f"{own[changed[0]]!r}; choose another --out, or repeat the command that began it"
         )
+    write_whole(file, (json.dumps(own, indent=1) + "\n").encode())
