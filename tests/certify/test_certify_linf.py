@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from equilip.activations import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh, slope_bounds
 from equilip.attack import largest_slope_linf
 from equilip.certify import contraction_bounds, lipschitz_linf
+from equilip.certify.linf import TRACE_SIZE
 from equilip.certify.system import array
 from equilip.checker import check
 from equilip.errors import IllPosedError, InputError
@@ -169,5 +170,15 @@ def test_networks_that_do_nothing(zero: str, tmp_path: Path) -> None:
     bound = lipschitz_linf(form)
     assert bound.value <= 1e-9
     form.save(tmp_path / "form.safetensors")
+    bound.save(tmp_path / "certificate.json")
+    assert check(tmp_path / "certificate.json").valid
+
+
+def test_a_large_network_gets_a_certificate_that_can_be_checked(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = NEMON(TRACE_SIZE, 6, 3, generator=generator, dtype=F64)
+    bound = lipschitz_linf(model)
+    assert bound.method == "comparison", "ten quadratic forms of this size would be refused for their work"
+    model.form().detach().save(tmp_path / "form.safetensors")
     bound.save(tmp_path / "certificate.json")
     assert check(tmp_path / "certificate.json").valid

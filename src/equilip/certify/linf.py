@@ -24,7 +24,8 @@ from equilip.operators import Contraction
 from equilip.rounding import Array, up, upper_sum
 from equilip.solve.comparison import Comparison
 
-#: Up to this many neurons and inputs together the trace programme is solved unless asked otherwise.
+#: Up to this many neurons and inputs together the trace programme is solved unless asked otherwise. Beyond, ten exact
+#: quadratic forms are also more than the stand-alone checker does.
 TRACE_SIZE = 1500
 #: A bound below this is that of outputs that nothing moves; a certificate still needs a positive number.
 NOTHING = 1e-25
@@ -94,9 +95,10 @@ def lipschitz_linf(model: Form | HasForm, *, method: str = "auto", seconds: floa
     """The smallest ℓ∞ Lipschitz bound of ``model`` that can be proved, for standardised and for raw inputs.
 
     ``method``: "trace" solves a semidefinite programme for every output that decides the bound; "scale" takes weights
-    and multipliers from formulas; "comparison" uses the comparison matrix alone; "auto" chooses trace or scale by size.
-    The comparison matrix is used in each. ``seconds`` is a budget for the search. Convolutional contracting networks
-    are bounded by the comparison matrix of their channels, whatever the method.
+    and multipliers from formulas; "comparison" uses the comparison matrix alone; "auto" takes trace for small networks,
+    and for large ones comparison, or scale where that proves nothing. The comparison matrix is used in each.
+    ``seconds`` is a budget for the search. Convolutional contracting networks are bounded by the comparison matrix of
+    their channels, whatever the method.
 
     Raises IllPosedError where neither proof applies, ProofError where rounding stands in the way of both.
     """
@@ -109,7 +111,8 @@ def lipschitz_linf(model: Form | HasForm, *, method: str = "auto", seconds: floa
         return by_channels(form)
     start = time.monotonic()
     if method == "auto":
-        method = "trace" if form.hidden_size + form.in_size <= TRACE_SIZE else "scale"
+        small = form.hidden_size + form.in_size <= TRACE_SIZE
+        method = "trace" if small else "scale" if Comparison.of(form) is None else "comparison"
     rows = RowSearch.of(form, raw=False, method=method)
     proof = rows.least(start + seconds)
     std = uniform_std(form)
