@@ -30,6 +30,7 @@ READERS = {
     "evaluate": ["RUN"],
     "certify": ["RUN", "--eps", "0.1"],
     "attack": ["RUN", "--eps", "0.1", "--limit", "3"],
+    "compare": ["--families", "plain", "--seconds", "0.1", "--runs", "1", "--jobs", "1", "--out", "NEW"],
 }
 
 #: What each command that writes something is given.
