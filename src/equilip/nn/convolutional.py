@@ -17,10 +17,10 @@ from equilip import wiring
 from equilip.activations import Activation, ReLU
 from equilip.errors import InputError
 from equilip.form import Form, Standardisation
-from equilip.nn.frozen import Frozen
 from equilip.nn.guarantee import Guarantee
+from equilip.nn.image_equilibrium import ImageEquilibrium
 from equilip.nn.metrics import FullMetric, IdentityMetric, PixelMetric
-from equilip.nn.module import EquilibriumModule, check_sizes, uniform
+from equilip.nn.module import check_sizes, uniform
 from equilip.operators import (
     AveragePool,
     InputLayer,
@@ -34,7 +34,7 @@ from equilip.solve import Settings
 from equilip.wiring import Wiring
 
 
-class LBENConv(EquilibriumModule):
+class LBENConv(ImageEquilibrium):
     """An equilibrium network of images, with ‖y - y'‖₂ <= gamma ‖ξ - ξ'‖₂ for any parameters.
 
     shape: the input's channels, height and width; images may be handed in as such or flattened. channels: of the
@@ -144,22 +144,11 @@ class LBENConv(EquilibriumModule):
         )  # fmt: skip
         return wiring.form(wired, self.b, self.c, self.activation, self._standardisation())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The output: images (..., c, h, w), or flattened (..., in_features), raw -> (..., out_features)."""
-        if x.shape[-3:] == self.shape and x.dim() >= 3:
-            x = x.flatten(-3)
-        return super().forward(x)
-
     def guarantee(self) -> Guarantee:
         with torch.no_grad():
             lam = self.form().lam
         assert lam is not None
         return Guarantee(self.gamma, lam)
-
-    def freeze(self) -> Frozen:  # type: ignore[override]
-        """The explicit twin: a module that holds the realised kernels, for serving."""
-        with torch.no_grad():
-            return Frozen(self.form().detach(), settings=self.settings).eval()
 
     def extra_repr(self) -> str:
         return (

@@ -17,14 +17,14 @@ from equilip.activations import Activation, ReLU
 from equilip.contracting import Kernels
 from equilip.errors import InputError
 from equilip.form import Form, Standardisation
-from equilip.nn.frozen import Frozen
 from equilip.nn.guarantee import Guarantee
-from equilip.nn.module import EquilibriumModule, check_sizes, uniform
+from equilip.nn.image_equilibrium import ImageEquilibrium
+from equilip.nn.module import check_sizes, uniform
 from equilip.operators import AveragePool, Padding, Shape, Zeros
 from equilip.solve import Settings
 
 
-class NEMONConv(EquilibriumModule):
+class NEMONConv(ImageEquilibrium):
     """z = σ(W z + U ξ + b), y = C pool(z) + c for images, where W contracts in a weighted ℓ∞ norm for any parameters.
 
     shape: the input's channels, height and width; images may be handed in as such or flattened. channels: of the
@@ -114,22 +114,11 @@ class NEMONConv(EquilibriumModule):
         )  # fmt: skip
         return contracting.form(kernels, self.b, self.c, self.activation, self._standardisation())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The output: images (..., c, h, w), or flattened (..., in_features), raw -> (..., out_features)."""
-        if x.shape[-3:] == self.shape and x.dim() >= 3:
-            x = x.flatten(-3)
-        return super().forward(x)
-
     def guarantee(self) -> Guarantee:
         with torch.no_grad():
             own = self.form().W.spectrum()
         # Where rounding has eaten its slack, as solvers and proofs will say.
         return Guarantee(None, torch.ones(self.hidden_features) if own is None else own.lam)
-
-    def freeze(self) -> Frozen:  # type: ignore[override]
-        """The explicit twin: a module that holds the realised kernels, for serving."""
-        with torch.no_grad():
-            return Frozen(self.form().detach(), settings=self.settings).eval()
 
     def extra_repr(self) -> str:
         return (
