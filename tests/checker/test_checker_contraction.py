@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from checker_artefacts import Array, certificate
+from checker_attacks import tamper
 
 from equilip.checker import check
 
@@ -242,31 +242,7 @@ CAUGHT_WHERE_FALSE: list[Attack] = [
 
 def test_tampering_is_caught(tmp_path: Path) -> None:
     rng = np.random.default_rng(SEED)
-    form_path, certificate_path = tmp_path / "form.safetensors", tmp_path / "certificate.json"
-    attacks = ALWAYS_CAUGHT + CAUGHT_WHERE_FALSE
-    outcomes: Counter[tuple[str, bool]] = Counter()
-    for number in range(CASES):
-        if number % 20 == 0:
-            case = Case(rng)
-            form_path.write_bytes(case.form)
-            certificate_path.write_bytes(case.certificate())
-            verdict = check(certificate_path)
-            assert verdict.valid, verdict.reason
-            assert claim_holds(case.certificate(), case.form)
-        attack = attacks[number % len(attacks)]
-        stated, form = attack(case)
-        form_path.write_bytes(form)
-        certificate_path.write_bytes(stated)
-        verdict = check(certificate_path)
-        outcomes[attack.__name__, verdict.valid] += 1
-        where = f"case {number}: {attack.__name__}"
-        if verdict.valid:
-            assert attack not in ALWAYS_CAUGHT, where
-            assert claim_holds(stated, form), where
-        else:
-            assert verdict.claims == (), where
-    for attack in CAUGHT_WHERE_FALSE:
-        assert outcomes[attack.__name__, False], attack.__name__
+    tamper(tmp_path, lambda: Case(rng), ALWAYS_CAUGHT, CAUGHT_WHERE_FALSE, claim_holds, cases=CASES, each=20)
 
 
 @pytest.mark.parametrize("tensor", ["W", "U", "C"])
