@@ -13,13 +13,14 @@ import torch
 from equilip import certify, nn
 from equilip.cli import main
 from equilip.errors import ActivationError, ConfigError, InputError
-from equilip.train import CLIP, Jacobian, TrainConfig, load_form, train
+from equilip.train import CLIP, Discrepancy, Jacobian, TrainConfig, load_form, metrics, train
 from equilip.train.losses import LipschitzMargin
 from equilip.train.slopes import SequentialSlopes, slopes
 
 PLAIN = TrainConfig(
     model="feedforward", depth=2, width=16, limit=400, epochs=8, batch=32, lr=5e-3, schedule="one-cycle"
 )
+CLIPPED: dict[str, object] = {"penalty": "clip", "regulariser": 0.1}
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -154,6 +155,70 @@ def test_sequences_that_have_no_bound_are_refused() -> None:
         slopes(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3), torch.nn.Linear(3, 2)))
 
 
+def test_the_weight_follows_the_accuracy_after_warming_up() -> None:
+    rule = Discrepancy(Jacobian(0.5), goal=0.9, increment=0.25, warm_up=2)
+    weights = []
+    for accuracy in (0.1, 1.0, 0.9, 0.91, 0.89, 0.5, 0.5, 0.5, 0.5, 0.95):
+        rule.epoch(accuracy)
+        weights.append(rule.weight)
+    assert weights == [0.5, 0.5, 0.75, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0, 0.25]
+
+
+def test_the_penalty_is_weighed_by_the_present_weight() -> None:
+    model, x = plain(5, 8, 3), batch()
+    rule = Discrepancy(Jacobian(0.5), goal=0.9, increment=0.25, warm_up=0)
+    before = float(rule(model, x, seeded(1)).detach())
+    rule.epoch(1.0)
+    assert float(rule(model, x, seeded(1)).detach()) == pytest.approx(1.5 * before, rel=1e-12)
+    rule.epoch(0.0)
+    rule.epoch(0.0)
+    rule.epoch(0.0)
+    assert float(rule(model, x, seeded(1)).detach()) == 0.0
+
+
+def test_the_weight_is_in_the_state_dict_whatever_the_format() -> None:
+    one = Discrepancy(CLIP(5, 0.1), goal=0.9, increment=0.1, warm_up=1).float()
+    for accuracy in (0.0, 1.0, 1.0):
+        one.epoch(accuracy)
+    other = Discrepancy(CLIP(5, 7.0), goal=0.9, increment=0.1, warm_up=1)
+    other.load_state_dict(one.state_dict())
+    one.epoch(0.0)
+    other.epoch(0.0)
+    assert other.weight == one.weight == pytest.approx(0.2)
+    assert torch.equal(one.penalty.step, other.penalty.step)
+    with pytest.raises(RuntimeError, match="_extra_state"):
+        other.load_state_dict({key: value for key, value in one.state_dict().items() if "extra" not in key})
+
+
+@pytest.mark.parametrize(
+    ("goal", "increment", "warm_up"),
+    [(0.0, 1.0, 0), (1.0, 1.0, 0), (0.9, 0.0, 0), (0.9, float("nan"), 0), (0.9, 1.0, -1)],
+)
+def test_rules_that_make_no_sense(goal: float, increment: float, warm_up: int) -> None:
+    with pytest.raises(InputError):
+        Discrepancy(Jacobian(1.0), goal, increment, warm_up)
+
+
+@pytest.mark.parametrize("accuracy", [-0.1, 1.1, 97.0, float("nan")])
+def test_accuracies_that_are_none(accuracy: float) -> None:
+    with pytest.raises(InputError, match="share"):
+        Discrepancy(Jacobian(1.0), 0.9, 0.1).epoch(accuracy)
+
+
+def test_training_towards_a_goal_logs_its_weights(tmp_path: Path) -> None:
+    config = replace(PLAIN, penalty="clip", regulariser=0.02, clip_goal=0.8, clip_increment=0.01, clip_warm_up=1)
+    train(config, tmp_path / "run")
+    history = metrics.read(tmp_path / "run")
+    weight = 0.02
+    for epoch in history:
+        assert epoch.regulariser == weight
+        if epoch.epoch > 1:
+            weight = max(0.0, weight + (0.01 if epoch.train_error_percent <= 20 else -0.01))
+    assert len({epoch.regulariser for epoch in history}) > 2
+    train(replace(PLAIN, epochs=1), tmp_path / "none")
+    assert metrics.read(tmp_path / "none")[0].regulariser is None
+
+
 @pytest.mark.parametrize("penalty", ["clip", "jacobian"])
 def test_training_with_a_penalty_lowers_the_proved_slope(penalty: str, tmp_path: Path) -> None:
     train(PLAIN, tmp_path / "plain")
@@ -184,6 +249,14 @@ def test_trained_and_certified_by_commands(tmp_path: Path, capsys: pytest.Captur
             "boxes",
         ),
         ({"penalty": "jacobian", "regulariser": 0.1, "model": "unconstrained", "depth": 1}, "equilibrium"),
+        ({"clip_goal": 0.9}, "give penalty clip"),
+        ({"clip_goal": 0.9, "penalty": "jacobian", "regulariser": 0.1}, "give penalty clip"),
+        ({**CLIPPED, "clip_goal": 1.0}, "between 0 and 1, got 1"),
+        ({**CLIPPED, "clip_increment": 0.1}, "mean nothing without clip_goal"),
+        ({**CLIPPED, "clip_warm_up": 2}, "mean nothing without clip_goal"),
+        ({**CLIPPED, "clip_goal": 0.9, "clip_increment": 0.0}, "clip_increment must be a positive number"),
+        ({**CLIPPED, "clip_goal": 0.9, "clip_warm_up": -1}, "clip_warm_up cannot be negative"),
+        ({**CLIPPED, "clip_goal": 0.9, "clip_warm_up": 7}, "after epoch 8 for the first time, and there are 8"),
         ({"penalty": "clap", "regulariser": 0.1}, "did you mean 'clip'"),
     ],
 )

@@ -66,8 +66,18 @@ def assert_same(one: Path, other: Path) -> None:
         replace(TINY, model="monotone", gamma=None, eps=()),
         replace(TINY, model="feedforward", gamma=None, eps=(), penalty="clip", regulariser=0.1),
         replace(TINY, model="feedforward", gamma=None, eps=(), penalty="jacobian", regulariser=0.1),
+        replace(
+            TINY,
+            model="feedforward",
+            gamma=None,
+            eps=(),
+            penalty="clip",
+            regulariser=0.1,
+            clip_goal=0.2,
+            clip_warm_up=1,
+        ),
     ],
-    ids=["lben", "everything", "float64", "patience", "feedforward", "monotone", "clip", "jacobian"],
+    ids=["lben", "everything", "float64", "patience", "feedforward", "monotone", "clip", "jacobian", "goal"],
 )
 def test_resumed_after_every_epoch(config: TrainConfig, tmp_path: Path) -> None:
     whole, _ = train(config, tmp_path / "whole")

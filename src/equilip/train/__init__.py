@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from equilip.train.evaluation import Evaluation, evaluate
     from equilip.train.loop import fit
     from equilip.train.metrics import EpochMetrics
-    from equilip.train.penalties import CLIP, Jacobian
+    from equilip.train.penalties import CLIP, Discrepancy, Jacobian
     from equilip.train.runs import load_form, load_run
     from equilip.train.session import resume, train
 
 _ROOMS = {
     "CLIP": "penalties",
+    "Discrepancy": "penalties",
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
     "EpochMetrics": "metrics",
@@ -33,6 +34,7 @@ _ROOMS = {
 
 __all__ = [
     "CLIP",
+    "Discrepancy",
     "EpochMetrics",
     "Evaluation",
     "Jacobian",

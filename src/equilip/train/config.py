@@ -97,6 +97,13 @@ class TrainConfig:
         "every other the largest slope between pairs of inputs (clip) or the mean slope at the data (jacobian)",
         PENALTIES,
     )
+    clip_goal: float | None = option(
+        None,
+        "training accuracy, as a share, that the penalty clip is to leave: after every epoch that reaches it the "
+        "regulariser grows by clip_increment, after every other it shrinks",
+    )
+    clip_increment: float | None = option(None, "by how much the regulariser changes after an epoch; a tenth of its start if left out")
+    clip_warm_up: int = option(5, "epochs before it changes for the first time")
     margin: float = option(1.0, "lead over every other class that the margin loss asks for")
     temperature: float = option(1.0, "softness of every loss but margin: divides outputs, for certified radii")
     epochs: int = option(30, "passes over the training data")
@@ -144,7 +151,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
-        for name in ("gamma", "epsilon", "m", "lr", "tolerance", "margin", "temperature"):
+        for name in ("gamma", "epsilon", "m", "lr", "tolerance", "margin", "temperature", "clip_increment"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} must be a positive number, got {value:g}")
@@ -161,6 +168,10 @@ class TrainConfig:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ConfigError(f"{name} is a share of the past, from 0 to below 1, got {value:g}")
+        if self.clip_goal is not None and not 0 < self.clip_goal < 1:
+            raise ConfigError(f"clip_goal is a share of the training data, between 0 and 1, got {self.clip_goal:g}")
+        if self.clip_warm_up < 0:
+            raise ConfigError(f"clip_warm_up cannot be negative, got {self.clip_warm_up}")
         if not 0 <= self.validation < 1:
             raise ConfigError(f"validation is a share of the training data, from 0 to below 1, got {self.validation:g}")
         if not 0 <= self.shift <= 8:
@@ -253,6 +264,15 @@ class TrainConfig:
             )
         if not bounds and self.model == "unconstrained":
             raise ConfigError(f"the penalty {self.penalty} needs an equilibrium everywhere: choose another model")
+        if self.clip_goal is not None and self.penalty != "clip":
+            raise ConfigError("clip_goal chooses the weight of the penalty clip: give penalty clip, and a regulariser")
+        if self.clip_goal is None and (self.clip_increment is not None or self.clip_warm_up != 5):
+            raise ConfigError("clip_increment and clip_warm_up mean nothing without clip_goal: give that accuracy")
+        if self.clip_goal is not None and self.epochs < self.clip_warm_up + 2:
+            raise ConfigError(
+                f"the regulariser would change after epoch {self.clip_warm_up + 1} for the first time, and there are "
+                f"{self.epochs}: give more epochs, or a smaller clip_warm_up"
+            )
 
     def as_table(self) -> Mapping[str, Any]:
         """The fields as plain values, None where nothing was chosen."""

@@ -29,6 +29,7 @@ from equilip.train.losses import loss as loss_of
 from equilip.train.losses import radii
 from equilip.train.metrics import EpochMetrics, Report
 from equilip.train.models import Model
+from equilip.train.penalties import Discrepancy
 from equilip.train.penalties import penalty as penalty_of
 from equilip.train.schedules import schedule
 from equilip.train.slopes import slopes
@@ -158,6 +159,9 @@ class _Training:
         loss = seen.loss / len(self.train)
         if not math.isfinite(loss):
             raise ConfigError(f"the loss became {loss} in epoch {number + 1}; lower the learning rate, now {seen.lr:g}")
+        weight = None if self.penalty is None else self.penalty.weight
+        if isinstance(self.penalty, Discrepancy):
+            self.penalty.epoch((len(self.train) - int(seen.wrong)) / len(self.train))
         self.model.eval()
         held_loss = held_error = None
         if len(self.held):
@@ -184,6 +188,7 @@ class _Training:
             certified_by_pairs_percent=by_pairs,
             certified_by_boxes_percent=self._boxed(),
             processor_seconds=time.process_time() - processor,
+            regulariser=weight,
         )
         self.history.append(metrics)
         if self.config.patience is not None and held_loss is not None:

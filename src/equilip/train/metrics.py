@@ -29,7 +29,8 @@ class EpochMetrics:
         turn; they count as wrong, and have no part in the loss.
     max_residual: the largest of the test samples, relative; None if not finite. lr: of the last step. gamma: the bound
         after the epoch, with respect to the standardised input. seconds: wall time; processor_seconds: what of it this
-        process computed, summed over its threads.
+        process computed, summed over its threads. regulariser: the weight of the penalty in this epoch, where one on
+        what is found was asked for.
     """
 
     epoch: int
@@ -50,6 +51,7 @@ class EpochMetrics:
     certified_by_pairs_percent: dict[str, float] = field(default_factory=dict)
     certified_by_boxes_percent: dict[str, float] = field(default_factory=dict)
     processor_seconds: float = 0.0
+    regulariser: float | None = None
 
 
 Report = Callable[[EpochMetrics], None]

@@ -119,6 +119,57 @@ class CLIP(Penalty):
             self.step.clamp_(1e-6, 1.0)
 
 
+class Discrepancy(torch.nn.Module):
+    """A penalty whose weight is found while training, by the discrepancy principle (mathematics 8).
+
+    The weight should be the largest that leaves the training accuracy at ``goal``: the network becomes as flat as what
+    it has to tell allows. After every epoch whose accuracy reaches the goal the weight grows by ``increment``, after
+    every other it shrinks by it, to 0 at least. The first ``warm_up`` epochs change nothing, as a network that has
+    learnt nothing yet says nothing about its penalty. Weight and epochs are in the ``state_dict``.
+    """
+
+    def __init__(self, penalty: Penalty, goal: float, increment: float, warm_up: int = 5) -> None:
+        """InputError where goal is no share between 0 and 1, increment not positive or warm_up negative."""
+        if not 0 < goal < 1:
+            raise InputError(f"the goal is a training accuracy between 0 and 1, got {goal}")
+        if not (increment > 0 and math.isfinite(increment)):
+            raise InputError(f"the increment of a weight must be positive, got {increment}")
+        if warm_up < 0:
+            raise InputError(f"there cannot be {warm_up} epochs of warming up")
+        super().__init__()
+        self.penalty = penalty
+        self.goal, self.increment, self.warm_up = goal, increment, warm_up
+        self.epochs = 0
+
+    @property
+    def weight(self) -> float:
+        """The present weight of the penalty."""
+        return self.penalty.weight
+
+    def forward(self, model: Model, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(), the penalty at its present weight."""
+        value: Tensor = self.penalty(model, x, generator)
+        return value
+
+    def epoch(self, accuracy: float) -> None:
+        """An epoch is over: choose the next weight by its training accuracy, a share. InputError for any other."""
+        if not 0 <= accuracy <= 1:
+            raise InputError(f"an accuracy is a share of the samples, from 0 to 1, got {accuracy}")
+        self.epochs += 1
+        if self.epochs > self.warm_up:
+            change = self.increment if accuracy >= self.goal else -self.increment
+            self.penalty.weight = max(0.0, self.penalty.weight + change)
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor([self.weight, self.epochs], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.penalty.weight, self.epochs = float(state[0]), int(state[1])
+
+    def extra_repr(self) -> str:
+        return f"goal={self.goal:g}, increment={self.increment:g}, warm_up={self.warm_up}"
+
+
 def _norm(rows: Tensor) -> Tensor:
     return rows.flatten(1).norm(dim=1)
 
@@ -131,11 +182,15 @@ def _quotients(model: Model, u: Tensor, v: Tensor) -> Tensor:
     return torch.where(apart > 0, moved / torch.where(apart > 0, apart, 1.0), 0.0)
 
 
-def penalty(config: TrainConfig, in_features: int) -> Penalty | None:
+def penalty(config: TrainConfig, in_features: int) -> Penalty | Discrepancy | None:
     """The penalty that a configuration asks for beside its loss."""
     match config.penalty:
         case "clip":
-            return CLIP(in_features, config.regulariser)
+            clip = CLIP(in_features, config.regulariser)
+            if config.clip_goal is None:
+                return clip
+            increment = config.regulariser / 10 if config.clip_increment is None else config.clip_increment
+            return Discrepancy(clip, config.clip_goal, increment, config.clip_warm_up)
         case "jacobian":
             return Jacobian(config.regulariser)
     return None
