@@ -102,7 +102,9 @@ class TrainConfig:
         "training accuracy, as a share, that the penalty clip is to leave: after every epoch that reaches it the "
         "regulariser grows by clip_increment, after every other it shrinks",
     )
-    clip_increment: float | None = option(None, "by how much the regulariser changes after an epoch; a tenth of its start if left out")
+    clip_increment: float | None = option(
+        None, "by how much the regulariser changes after an epoch; a tenth of its start if left out"
+    )
     clip_warm_up: int = option(5, "epochs before it changes for the first time")
     margin: float = option(1.0, "lead over every other class that the margin loss asks for")
     temperature: float = option(1.0, "softness of every loss but margin: divides outputs, for certified radii")
