@@ -58,6 +58,11 @@ LAYERS: dict[str, Layer] = {
     "spectral-circular": lambda **k: SpectralConv(3, 2, 3, 1, Circular(1), bias=False, image_size=4, **k),
     "cayley-tall": lambda **k: CayleyConv(2, 3, 3, image_size=(4, 5), **k),
     "cayley-wide": lambda **k: CayleyConv(3, 2, 2, bias=False, image_size=(5, 3), **k),
+    "cayley-tall-stride": lambda **k: CayleyConv(1, 5, 3, 2, image_size=(4, 6), **k),
+    "cayley-wide-stride": lambda **k: CayleyConv(2, 3, 4, 3, False, image_size=(6, 6), **k),
+    "cayley-square-stride": lambda **k: CayleyConv(1, 4, 1, 2, image_size=(2, 6), **k),
+    "sandwich-stride": lambda **k: SandwichConv(1, 3, 3, 2, image_size=(4, 6), **k),
+    "sandwich-wide-stride": lambda **k: SandwichConv(1, 2, 2, 3, image_size=(3, 6), activation=Tanh(), **k),
     "sandwich": lambda **k: SandwichConv(2, 3, 3, image_size=(4, 3), **k),
     "sandwich-wide": lambda **k: SandwichConv(3, 2, 2, image_size=(3, 5), activation=Tanh(), **k),
 }
@@ -183,6 +188,56 @@ def test_every_size_padding_and_stride(
     if kind in ("cpl", "sll"):
         promise = layer.guarantee()
         assert smallest_eigenvalue(layer.form(), promise.multipliers, 1.0) >= -1e-9
+
+
+@pytest.mark.parametrize("kind", ["cayley", "sandwich"])
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    sizes=st.tuples(*[st.integers(1, n) for n in (2, 6, 3, 3, 9)]),
+    stride=st.integers(1, 3),
+    seed=st.integers(0, 10_000),
+)
+def test_every_size_and_stride_of_orthogonal_layers(kind: str, sizes: tuple[int, ...], stride: int, seed: int) -> None:
+    c, m, tall, wide, k = sizes
+    h, w = tall * stride, wide * stride
+    own = {"image_size": (h, w), "generator": torch.Generator().manual_seed(seed), **DOUBLE}
+    layer = {"cayley": CayleyConv, "sandwich": SandwichConv}[kind](c, m, min(k, h, w), stride, **own)  # type: ignore
+    assert layer.out_shape == (m, tall, wide)
+    redraw(layer, seed, [0.1, 1.0], zeros=seed % 2)
+    assert jacobians(layer, seed, (1.0,)) <= layer.proved_bound() <= 1 + 1e-9
+    promise = layer.guarantee()
+    assert smallest_eigenvalue(layer.form(), promise.multipliers, 1.0) >= -1e-9
+    if kind == "cayley":
+        Q = layer.operator().dense().detach()
+        Q = Q if len(Q) >= Q.shape[1] else Q.mT
+        assert torch.allclose(Q.mT @ Q, torch.eye(Q.shape[1], **DOUBLE), atol=1e-11)
+
+
+@pytest.mark.parametrize("build", [CayleyConv, SandwichConv])
+def test_a_stride_is_space_to_depth_before_the_layer(build: Layer) -> None:
+    one = build(2, 3, 3, 2, image_size=(6, 4), **DOUBLE)
+    other = build(8, 3, 2, image_size=(3, 2), **DOUBLE)
+    other.load_state_dict(one.state_dict())
+    x = torch.randn(3, 2, 6, 4, generator=torch.Generator().manual_seed(0), **DOUBLE)
+    assert torch.allclose(one(x), other(torch.nn.functional.pixel_unshuffle(x, 2)), atol=1e-14)
+
+
+def test_a_circulant_with_a_stride_is_a_strided_convolution() -> None:
+    """Its kernel, with the blocks' channels back in their places, read at every s-th pixel of the periodic image."""
+    generator = torch.Generator().manual_seed(0)
+    kernel = torch.randn(2, 3 * 4, 3, 2, generator=generator, **DOUBLE)
+    operator = Circulant(kernel, 2)
+    x, y = torch.randn(5, 3 * 24, generator=generator, **DOUBLE), torch.randn(5, 2 * 6, generator=generator, **DOUBLE)
+    around = torch.nn.functional.pad(x.unflatten(-1, (3, 6, 4)), (0, 2, 0, 4), mode="circular")
+    expected = torch.nn.functional.conv2d(around, torch.nn.functional.pixel_shuffle(kernel, 2), stride=2).flatten(1)
+    assert torch.allclose(operator.apply(x), expected, atol=1e-12)
+    assert torch.allclose(x @ operator.dense().mT, expected, atol=1e-12)
+    assert torch.allclose(operator.adjoint(y), y @ operator.dense(), atol=1e-12)
+    norm = float(torch.linalg.matrix_norm(operator.dense(), 2))
+    assert norm <= operator.norm_bound() <= norm * 1.02
+    assert operator.sums() >= norm
+    with pytest.raises(InputError, match="whole blocks"):
+        Circulant(kernel, 5)
 
 
 @EVERY
@@ -336,6 +391,12 @@ def test_a_kernel_that_would_be_cropped_is_refused() -> None:
     for build in (CayleyConv, SandwichConv):
         with pytest.raises(InputError, match="does not fit"):
             build(1, 1, 5, image_size=(4, 6))
+        with pytest.raises(InputError, match="does not fit"):
+            build(1, 1, 5, 2, image_size=(4, 6))
+        with pytest.raises(InputError, match="stride of 2 does not divide"):
+            build(1, 1, 3, 2, image_size=(4, 5))
+        with pytest.raises(InputError, match="stride"):
+            build(1, 1, 3, 0, image_size=(4, 4))
 
 
 # Glue and sorting.

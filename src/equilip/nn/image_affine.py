@@ -13,7 +13,7 @@ from equilip.nn.dominance import dominating_channels
 from equilip.nn.image import LinearImageLayer, image_shape, padding_of
 from equilip.nn.layer import PROVED_STEPS
 from equilip.nn.module import check_sizes, uniform
-from equilip.operators import Circulant, Conv2d, Operator, Padding, circular_bound, convolution_bound
+from equilip.operators import Circulant, Conv2d, Operator, Padding, Shape, circular_bound, convolution_bound
 from equilip.operators.convolution import repeats
 
 
@@ -107,9 +107,11 @@ class CayleyConv(LinearImageLayer):
     """y = Q x + b, Q an orthogonal circular convolution: QQᵀ = 1 for fewer output channels than input, else QᵀQ = 1.
 
     Cayley's transform of the weight's symbol at every frequency (mathematics 4.4), so that Q's own kernel is as large
-    as the image. The output is as large as the input; for a stride put a :class:`SpaceToDepth` before it, which is
-    orthogonal too. Parameters: weight (out, in, k, k), bias (out,) or None, length (), to which the weight is brought
-    (its own norm at first), in use within ±1000. Raises InputError for a kernel larger than the image.
+    as the image. A stride s makes the image's blocks of s² pixels channels first, which is orthogonal too: Q has
+    s² in_channels to read, the output is 1/s as high and wide, and a kernel counts whole blocks, k = ⌈kernel_size / s⌉.
+    Parameters: weight (out, s² in, k, k), bias (out,) or None, length (), to which the weight is brought (its own norm
+    at first), in use within ±1000. Raises InputError for a kernel larger than the image, and for a stride that does not
+    divide it.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class CayleyConv(LinearImageLayer):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
+        stride: int = 1,
         bias: bool = True,
         *,
         image_size: int | tuple[int, int],
@@ -124,46 +127,53 @@ class CayleyConv(LinearImageLayer):
         dtype: torch.dtype | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        check_sizes(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
+        check_sizes(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride)
         super().__init__()
-        self.kernel_size = kernel_size
+        self.kernel_size, self.stride = kernel_size, stride
         shape = image_shape(in_channels, image_size)
-        check_fits(kernel_size, shape[1:])
-        self._shapes(shape, (out_channels, *shape[1:]))
+        inner, k = blocks(shape, kernel_size, stride)
+        self._shapes(shape, (out_channels, *inner[1:]))
 
         def draw(*sizes: int) -> torch.nn.Parameter:
-            fan_in = in_channels * kernel_size**2
-            return uniform(*sizes, fan_in=fan_in, device=device, dtype=dtype, generator=generator)
+            return uniform(*sizes, fan_in=inner[0] * k**2, device=device, dtype=dtype, generator=generator)
 
-        self.weight = draw(out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = draw(out_channels, inner[0], k, k)
         self.length = torch.nn.Parameter(self.weight.detach().norm())
         self.register_parameter("bias", draw(out_channels) if bias else None)
 
     def operator(self) -> Operator:
-        tall = self.out_shape[0] >= self.in_shape[0]
+        tall = self.weight.shape[0] >= self.weight.shape[1]
         weight = self.weight if tall else self.weight.transpose(0, 1)
-        Q = orthonormal_kernel(weight, self.length, *self.in_shape[1:])
-        return Circulant(Q if tall else Q.transpose(0, 1))
+        Q = orthonormal_kernel(weight, self.length, *self.out_shape[1:])
+        return Circulant(Q if tall else Q.transpose(0, 1), self.stride)
 
     def proved_bound(self) -> float:
         with torch.no_grad():
             operator = self.operator()
-            return float(circular_bound(operator.tensors[0].double(), *self.in_shape[1:], PROVED_STEPS))
+            return float(circular_bound(operator.tensors[0].double(), *self.out_shape[1:], PROVED_STEPS))
 
     def _like(self) -> Tensor:
         return self.weight.detach()
 
     def extra_repr(self) -> str:
         return (
-            f"{self.in_shape[0]}, {self.out_shape[0]}, kernel_size={self.kernel_size}, "
+            f"{self.in_shape[0]}, {self.out_shape[0]}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"bias={self.bias is not None}, image_size={self.in_shape[1:]}"
         )
 
 
-def check_fits(kernel_size: int, image: tuple[int, int]) -> None:
-    """InputError where a kernel is larger than the torus that it is transformed on."""
-    if kernel_size > min(image):
-        raise InputError(f"a kernel of {kernel_size} does not fit on images of {image[0]} x {image[1]} pixels")
+def blocks(image: Shape, kernel_size: int, stride: int) -> tuple[Shape, int]:
+    """The shape (s² c, h / s, w / s) of an image whose blocks of s² pixels are channels, and how many a kernel spans.
+
+    InputError where the stride s does not divide the image, or the kernel is larger than it.
+    """
+    c, h, w = image
+    if h % stride or w % stride:
+        raise InputError(f"a stride of {stride} does not divide images of {h} x {w} pixels; choose another")
+    torus, k = (h // stride, w // stride), -(-kernel_size // stride)
+    if k > min(torus):
+        raise InputError(f"a kernel of {kernel_size} does not fit on images of {h} x {w} pixels")
+    return (c * stride**2, *torus), k
 
 
 def orthonormal_kernel(weight: Tensor, length: Tensor, height: int, width: int) -> Tensor:

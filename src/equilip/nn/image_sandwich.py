@@ -11,7 +11,7 @@ from equilip.activations import Activation, ReLU
 from equilip.form import Form
 from equilip.nn.guarantee import Guarantee
 from equilip.nn.image import ImageLayer, image_shape
-from equilip.nn.image_affine import check_fits, orthonormal_kernel
+from equilip.nn.image_affine import blocks, orthonormal_kernel
 from equilip.nn.layer import PROVED_STEPS
 from equilip.nn.module import check_sizes, check_small, uniform
 from equilip.nn.sandwich import LARGEST
@@ -23,8 +23,9 @@ class SandwichConv(ImageLayer):
     """y = √2 AᵀΨ σ(√2 Ψ⁻¹B x + b) with AAᵀ + BBᵀ = 1, A and B circular convolutions, Ψ one number per channel.
 
     Both come from Cayley's transform of one weight at every frequency; with Λ = Ψ² the LMI of mathematics 1.2 at γ = 1
-    holds with equality. Images keep their size; for a stride put a :class:`SpaceToDepth` before it. Parameters: weight
-    (out + in, out, k, k), length (), psi (out,), used within ±20, bias (out,). Raises InputError for what does not fit.
+    holds with equality. A stride s makes the image's blocks of s² pixels channels first, as in :class:`CayleyConv`:
+    the output is 1/s as high and wide, and k = ⌈kernel_size / s⌉. Parameters: weight (out + s² in, out, k, k),
+    length (), psi (out,), used within ±20, bias (out,). Raises InputError for what does not fit.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class SandwichConv(ImageLayer):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
+        stride: int = 1,
         *,
         image_size: int | tuple[int, int],
         activation: Activation | None = None,
@@ -39,40 +41,39 @@ class SandwichConv(ImageLayer):
         dtype: torch.dtype | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        check_sizes(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
+        check_sizes(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride)
         super().__init__()
-        self.kernel_size = kernel_size
+        self.kernel_size, self.stride = kernel_size, stride
         self.activation = ReLU() if activation is None else activation
         shape = image_shape(in_channels, image_size)
-        check_fits(kernel_size, shape[1:])
-        self._shapes(shape, (out_channels, *shape[1:]))
+        inner, k = blocks(shape, kernel_size, stride)
+        self._shapes(shape, (out_channels, *inner[1:]))
 
         def draw(*sizes: int) -> torch.nn.Parameter:
-            fan_in = in_channels * kernel_size**2
-            return uniform(*sizes, fan_in=fan_in, device=device, dtype=dtype, generator=generator)
+            return uniform(*sizes, fan_in=inner[0] * k**2, device=device, dtype=dtype, generator=generator)
 
-        self.weight = draw(out_channels + in_channels, out_channels, kernel_size, kernel_size)
+        self.weight = draw(out_channels + inner[0], out_channels, k, k)
         self.length = torch.nn.Parameter(self.weight.detach().norm())
         self.psi = torch.nn.Parameter(torch.zeros(out_channels, device=device, dtype=dtype))
         self.bias = draw(out_channels)
 
     def _kernels(self) -> tuple[Tensor, Tensor, Tensor]:
-        """√2 Ψ⁻¹B (out, in, h, w), √2 AᵀΨ (out, out, h, w), and Ψ² (out,)."""
-        Q = orthonormal_kernel(self.weight, self.length, *self.in_shape[1:])
+        """√2 Ψ⁻¹B (out, s² in, h, w), √2 AᵀΨ (out, out, h, w), and Ψ² (out,), h and w being those of the output."""
+        Q = orthonormal_kernel(self.weight, self.length, *self.out_shape[1:])
         A, B = Q[: self.out_shape[0]], mirrored(Q[self.out_shape[0] :])
         scale = self.psi.clamp(-LARGEST, LARGEST).exp()
         return math.sqrt(2) * B / scale[:, None, None, None], math.sqrt(2) * A * scale[:, None, None], scale.square()
 
     def rows(self, x: Tensor) -> Tensor:
         U, C, _ = self._kernels()
-        return Circulant(C).apply(self.activation.value(Circulant(U).apply(x) + self._each(self.bias)))
+        return Circulant(C).apply(self.activation.value(Circulant(U, self.stride).apply(x) + self._each(self.bias)))
 
     def form(self) -> Form:
         U, C, lam = self._kernels()
         n = self.out_features
         check_small(n, n)
         return Form(
-            W=Dense(U.new_zeros(n, n)), U=Circulant(U), b=self._each(self.bias), C=Circulant(C),
+            W=Dense(U.new_zeros(n, n)), U=Circulant(U, self.stride), b=self._each(self.bias), C=Circulant(C),
             D=Zero((n, self.in_features), U.dtype, U.device), c=U.new_zeros(n), activation=self.activation,
             lam=self._each(lam),
         )  # fmt: skip
@@ -87,7 +88,7 @@ class SandwichConv(ImageLayer):
             root = lam.sqrt()[:, None, None]
             both = torch.cat([C / root, mirrored(U * root[..., None])])
             rounded = 4 * UNIT_ROUNDOFF * Circulant(both.abs()).sums()
-            norm = float(circular_bound(both, *self.in_shape[1:], PROVED_STEPS))
+            norm = float(circular_bound(both, *self.out_shape[1:], PROVED_STEPS))
             return 0.5 * (norm + rounded) ** 2 * (1 + 8 * UNIT_ROUNDOFF)
 
     def _each(self, channels: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ class SandwichConv(ImageLayer):
 
     def extra_repr(self) -> str:
         return (
-            f"{self.in_shape[0]}, {self.out_shape[0]}, kernel_size={self.kernel_size}, "
+            f"{self.in_shape[0]}, {self.out_shape[0]}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"image_size={self.in_shape[1:]}, activation={self.activation.kind}"
         )
 
