@@ -8,6 +8,7 @@ from equilip.nn.convolutional import LBENConv, MonotoneConv
 from equilip.nn.cpl import CPL
 from equilip.nn.explicit import Explicit
 from equilip.nn.feedforward import FeedForward, Residual, sequential_form
+from equilip.nn.feedforward_conv import FeedForwardConv
 from equilip.nn.frozen import Frozen
 from equilip.nn.glue import AveragePool2d, PadChannels, ScaledAveragePool2d, SpaceToDepth
 from equilip.nn.guarantee import Guarantee
@@ -51,6 +52,7 @@ __all__ = [
     "EquilibriumModule",
     "Explicit",
     "FeedForward",
+    "FeedForwardConv",
     "Frozen",
     "FullMetric",
     "GroupSort",
