@@ -161,6 +161,33 @@ def test_trained_certified_and_verified(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["attack", str(run), "--eps", "0.1"]) == 0
 
 
+@pytest.mark.parametrize("towards", [None, 0, 1])
+def test_any_number_of_classes(towards: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is classified as the class leant towards stays so, however much the rising inputs grow."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(240, 4))
+    np.savez(tmp_path / "three.npz", X=X, y=np.digitize(X[:, 0] - X[:, 2] + 0.3 * rng.normal(size=240), (-0.8, 0.8)))
+    own = config(tmp_path, data=f"npz:{tmp_path / 'three.npz'}", towards=towards, learn_gamma=True, epochs=8)
+    run, model = train(own, tmp_path / "run")
+    chosen = 2 if towards is None else towards
+    assert isinstance(model, nn.MonotonicWrapper)
+    assert model.gamma != own.gamma
+    signs = torch.tensor([1 if k == chosen else -1 for k in range(3)])
+    assert torch.equal(model.directions, signs[:, None] * torch.tensor([1.0, 0.0, -1.0, 0.0]))
+    x = 3 * torch.randn(400, 4, generator=torch.Generator().manual_seed(1))
+    grown = x + torch.rand(400, 1, generator=torch.Generator().manual_seed(2)) * torch.tensor([4.0, 0.0, -4.0, 0.0])
+    with torch.no_grad():
+        before, after = model(x), model(grown)
+    assert bool(((after - before) * signs >= -1e-4).all())
+    stays = before.argmax(1) == chosen
+    assert bool(stays.any())
+    assert bool((after.argmax(1)[stays] == chosen).all())
+    assert main(["certify", str(run)]) == 0
+    assert main(["verify", f"{run}/certificate.json"]) == 0
+    assert f"output {chosen} never falls where input 0 grows" in capsys.readouterr().out
+    assert torch.equal(load_run(run)[1](x), before)
+
+
 def test_a_training_whose_numbers_break_the_promise_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("equilip.nn.monotonic.ROOM", 1e-3)
     with pytest.raises(ProofError, match="outweighed"):
@@ -178,7 +205,9 @@ def test_a_training_whose_numbers_break_the_promise_says_so(tmp_path: Path, monk
         ({"increasing": (4,)}, "no input 4"),
         ({"model": "feedforward", "gamma": None}, "belong to the model monotonic"),
         ({"loss": "certified", "loss_eps": 0.1}, "no l2 bound"),
-        ({"data": "digits"}, "two classes"),
+        ({"towards": 2}, "no class 2 to lean towards: the data has 2"),
+        ({"towards": -1}, "no class -1"),
+        ({"model": "feedforward", "gamma": None, "increasing": (), "decreasing": (), "towards": 1}, "belong to"),
     ],
 )
 def test_configurations_that_make_no_sense(changes: dict[str, object], said: str, tmp_path: Path) -> None:

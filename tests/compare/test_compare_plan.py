@@ -44,9 +44,10 @@ def test_bounded_families_have_the_same_bound_in_raw_units() -> None:
                 assert config.gamma == pytest.approx(float(DIGITS.standardisation.std.min()))
 
 
-def test_the_monotonic_family_needs_two_classes_and_inputs(tmp_path: Path) -> None:
+def test_the_monotonic_family_needs_inputs(tmp_path: Path) -> None:
     (family,) = (family for family in FAMILIES if family.name == "monotonic")
-    assert "10" in (plan.absent(family, settings("digits"), DIGITS) or "")
+    assert "increasing" in (plan.absent(family, settings("digits"), DIGITS) or "")
+    assert plan.absent(family, settings("digits", increasing=(0,)), DIGITS) is None
     two = data.from_arrays(np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2)
     assert "increasing" in (plan.absent(family, Settings("npz:x"), two) or "")
     assert plan.absent(family, Settings("npz:x", increasing=(0,)), two) is None

@@ -47,8 +47,26 @@ def lben(dtype: torch.dtype = torch.float64) -> nn.LBEN:
     return nn.LBEN(P, 7, Q, gamma=1.2, epsilon=0.1, feedthrough=True, dtype=dtype, generator=seeded(4))
 
 
+def learning_rows(dtype: torch.dtype = torch.float64) -> nn.SumBounded:
+    own = {"dtype": dtype, "generator": seeded(1)}
+    layers = [nn.Entries(P, 4, **own), nn.Pointwise(Tanh(), 4), nn.RowSums(4, Q, **own)]
+    return nn.SumBounded(layers, 1.5, learn_gamma=True, standardisation=standardisation(dtype))
+
+
+def learning_stack(dtype: torch.dtype = torch.float64) -> nn.Stack:
+    own = {"dtype": dtype, "generator": seeded(3)}
+    return nn.Stack([nn.CPL(P, 6, activation=Tanh(), **own), nn.SandwichLinear(P, Q, **own)], 2.0, learn_gamma=True)
+
+
+def learning_lben(dtype: torch.dtype = torch.float64) -> nn.LBEN:
+    settings = Settings(tolerance=1e-11 if dtype == torch.float64 else None)
+    own = {"activation": Tanh(), "settings": settings, "dtype": dtype, "generator": seeded(4)}
+    return nn.LBEN(P, 4, Q, gamma=1.2, epsilon=0.3, learn_gamma=True, **own)
+
+
 Made = Callable[[torch.dtype], nn.SumBounded | nn.Stack | nn.LBEN]
 NETWORKS: list[Made] = [rows, columns, stack, lben]
+LEARNING: list[Made] = [learning_rows, learning_stack, learning_lben]
 
 
 def spoil(model: torch.nn.Module, scale: float, seed: int) -> None:
@@ -167,6 +185,58 @@ def test_gradients_of_the_layers(kind: type[nn.ConstrainedLinear]) -> None:
         return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x,))
 
     assert torch.autograd.gradcheck(output, (layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("made", LEARNING)
+def test_gradients_where_gamma_is_learnt(made: Made) -> None:
+    model = nn.MonotonicWrapper(made(torch.float64), S)
+    names, values = zip(*model.named_parameters(), strict=True)
+    assert "network.log_gamma" in names
+    x = torch.randn(3, P, dtype=torch.float64, generator=seeded(2)).requires_grad_()
+
+    def output(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x,))
+
+    inputs = (x, *(value.detach().clone().requires_grad_() for value in values))
+    assert torch.autograd.gradcheck(output, inputs, atol=1e-6, fast_mode=True)
+
+
+@pytest.mark.parametrize("made", LEARNING)
+def test_gamma_s_gradient_is_that_of_the_linear_term_too(made: Made) -> None:
+    """d/dlog γ of y = f(x) + λ S ξ: f's own, and λ S ξ."""
+    model = nn.MonotonicWrapper(made(torch.float64), S)
+    x = torch.randn(6, P, dtype=torch.float64, generator=seeded(2))
+    whole, own = (torch.autograd.grad(f(x).sum(), model.network.log_gamma)[0] for f in (model, model.network))
+    xi = x if model.network.input is None else model.network.input(x)
+    assert torch.allclose(whole - own, model.slope * (xi @ S.double().T).sum(), rtol=1e-9)
+    form = model.form()
+    (through,) = torch.autograd.grad(form.D.dense().sum(), model.network.log_gamma, allow_unused=True)
+    linear = model.slope * S.double().sum()
+    rest = 0.0 if isinstance(model.network, nn.LBEN) else float(model.network.form().D.dense().detach().sum())
+    assert float(through) == pytest.approx(float(linear) + rest, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("made", LEARNING)
+def test_what_is_proved_follows_a_learnt_gamma(made: Made, dtype: torch.dtype) -> None:
+    model = nn.MonotonicWrapper(made(dtype), S)
+    start = model.slope
+    x = 2 * torch.randn(40, P, dtype=dtype, generator=seeded(2))
+    target = -3 * x @ S.to(dtype).T
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(12):
+        optimiser.zero_grad()
+        (model(x) - target).square().mean().backward()
+        optimiser.step()
+    assert not 0.9 < model.slope / start < 1.1
+    assert model.slope >= model.gamma
+    found = certify.monotone(model)
+    assert found.bound == model.slope
+    assert steepest_fall(model, 3) >= -1e-7
+    with torch.no_grad():
+        model.network.log_gamma.add_(1.0)
+    assert model.slope == pytest.approx(found.bound * torch.e, rel=1e-6)
+    assert certify.monotone(model).bound == model.slope
 
 
 def test_state_dicts_round_trip_and_parameters_are_there_from_the_start() -> None:

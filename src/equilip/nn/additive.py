@@ -24,7 +24,8 @@ class SumBounded(torch.nn.Module):
 
     ``layers``: constrained matrices and activations in turn; a matrix that takes sums (:class:`~equilip.nn.Entries`,
     :class:`~equilip.nn.ColumnSums`) has to come before any that gives largest entries, and the last layer is a matrix.
-    gamma: the bound, with respect to the standardised input. standardisation: the input layer, kept with the network.
+    gamma: the bound, with respect to the standardised input; learn_gamma: train log gamma, starting from this value.
+    standardisation: the input layer, kept with the network.
 
     Raises InputError for a gamma that is not positive, and for layers that do not fit together.
     """
@@ -34,6 +35,7 @@ class SumBounded(torch.nn.Module):
         layers: Sequence[ConstrainedLinear | Pointwise],
         gamma: float = 1.0,
         *,
+        learn_gamma: bool = False,
         standardisation: Standardisation | None = None,
     ) -> None:
         if not (gamma > 0 and math.isfinite(gamma)):
@@ -62,21 +64,32 @@ class SumBounded(torch.nn.Module):
         self.input: Standardise | None = None
         if standardisation is not None:
             self.input = Standardise(standardisation.mean, standardisation.std, device=first.device, dtype=first.dtype)
-        self.gamma = float(gamma)
+        self._gamma = float(gamma)
+        log_gamma = torch.tensor(math.log(gamma), device=first.device, dtype=first.dtype)
+        self.log_gamma = torch.nn.Parameter(log_gamma) if learn_gamma else None
         self.to(device=first.device, dtype=first.dtype)
+
+    @property
+    def gamma(self) -> float:
+        """The bound that holds by construction, with respect to the standardised input."""
+        return self._gamma if self.log_gamma is None else float(self.log_gamma.detach().double().exp())
+
+    def scale(self) -> Tensor | float:
+        """gamma, differentiable where it is learnt."""
+        return self._gamma if self.log_gamma is None else self.log_gamma.exp()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) raw -> (..., out_features)."""
-        return self.gamma * self.layers(x if self.input is None else self.input(x))
+        return self.scale() * self.layers(x if self.input is None else self.input(x))
 
     def form(self) -> Form:
         """The whole network as one form, differentiable in the parameters."""
-        form = sequential_form(self.layers)
+        form, gamma = sequential_form(self.layers), self.scale()
         return replace(
             form,
-            C=Dense(form.C.dense() * self.gamma),
-            D=Dense(form.D.dense() * self.gamma) if not form.hidden_size else form.D,
-            c=form.c * self.gamma,
+            C=Dense(form.C.dense() * gamma),
+            D=Dense(form.D.dense() * gamma) if not form.hidden_size else form.D,
+            c=form.c * gamma,
             standardisation=None if self.input is None else self.input.standardisation(),
         )
 

@@ -28,8 +28,8 @@ class MonotonicWrapper(torch.nn.Module):
     gamma. No output of f moves by more than γ times the move of one input, and λ is γ times ``ROOM``. Where S_kj = 0,
     output k is free in input j.
 
-    directions: (p,) entries 1, -1 and 0, the same for every output, or (q, p), in the buffer ``directions``. λ follows
-    a γ that is learnt, without a gradient of its own. Raises InputError for other entries and other networks.
+    directions: (p,) entries 1, -1 and 0, the same for every output, or (q, p), in the buffer ``directions``. Where γ is
+    learnt, λ follows it and hands its gradient on. Raises InputError for other entries and other networks.
     """
 
     directions: Tensor
@@ -55,22 +55,33 @@ class MonotonicWrapper(torch.nn.Module):
         self.register_buffer("directions", S.expand(q, p).clone())
 
     @property
+    def gamma(self) -> float:
+        """γ, the bound of f that holds by construction, with respect to the standardised input."""
+        gamma = self.network.gamma
+        assert gamma is not None
+        return gamma
+
+    @property
     def slope(self) -> float:
         """λ, the coefficient of the linear term as it is stored."""
-        guarantee = self.network.guarantee()
-        assert guarantee is not None
-        assert guarantee.bound is not None
-        return float(self.directions.new_tensor(guarantee.bound * ROOM))
+        return float(self._slope().detach())
+
+    def _slope(self) -> Tensor:
+        """λ (), differentiable where γ is learnt. In double precision until it is stored, so that γ's room is kept."""
+        log_gamma = self.network.log_gamma
+        if log_gamma is None:
+            return self.directions.new_tensor(self.gamma * ROOM)
+        return (log_gamma.double().exp() * ROOM).to(self.directions.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) raw -> (..., out_features)."""
         xi = x if self.network.input is None else self.network.input(x)
-        return self.network(x) + torch.nn.functional.linear(xi, self.slope * self.directions)
+        return self.network(x) + torch.nn.functional.linear(xi, self._slope() * self.directions)
 
     def form(self) -> Form:
         """f's form with λ S added to its D, differentiable in the parameters."""
         form = self.network.form()
-        return replace(form, D=Dense(form.D.dense() + self.slope * self.directions))
+        return replace(form, D=Dense(form.D.dense() + self._slope() * self.directions))
 
     def guarantee(self) -> Guarantee | None:
         """That every input has exactly one equilibrium, where f is an equilibrium network; no bound in ℓ2.

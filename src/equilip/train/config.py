@@ -64,9 +64,10 @@ class TrainConfig:
         "an lben without is only well-posed",
     )
     increasing: tuple[int, ...] = option(
-        (), "inputs, counted from 0, whose growth never makes a monotonic network lean away from class 1"
+        (), "inputs, counted from 0, whose growth never makes a monotonic network lean away from the class towards"
     )
-    decreasing: tuple[int, ...] = option((), "inputs whose growth never makes it lean towards class 1")
+    decreasing: tuple[int, ...] = option((), "inputs whose growth never makes it lean towards that class")
+    towards: int | None = option(None, "that class, counted from 0; the last one if left out")
     learn_gamma: bool = option(False, "train the bound too, starting from --gamma")
     epsilon: float = option(1.0, "margin of an lben's well-posedness")
     kernel: int = option(3, "pixels across the kernels of a model named -conv: 1, 3, 5 or 7; its width counts channels")
@@ -185,7 +186,7 @@ class TrainConfig:
     def _check_combinations(self) -> None:
         for name, others in (
             ("gamma", (*CONVOLUTIONS, *STACKS, *IMAGE_STACKS, "monotonic")),
-            ("learn_gamma", (*STACKS, *IMAGE_STACKS)),
+            ("learn_gamma", (*STACKS, *IMAGE_STACKS, "monotonic")),
             ("feedthrough", ()),
         ):
             if getattr(self, name) and self.model not in ("lben", *others):
@@ -239,8 +240,10 @@ class TrainConfig:
     def _check_directions(self) -> None:
         chosen = (*self.increasing, *self.decreasing)
         if self.model != "monotonic":
-            if chosen:
-                raise ConfigError(f"increasing and decreasing belong to the model monotonic, not to {self.model}")
+            if chosen or self.towards is not None:
+                raise ConfigError(
+                    f"increasing, decreasing and towards belong to the model monotonic, not to {self.model}"
+                )
             return
         if not chosen or min(chosen) < 0 or len(set(chosen)) != len(chosen):
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Monotonic classifiers of two classes: in some inputs they lean ever more towards class 1, in others ever less."""
+"""Monotonic classifiers: in some inputs they lean ever more towards one class, in others ever less."""
 
 from __future__ import annotations
 
@@ -22,17 +22,23 @@ def monotonic(
     *,
     increasing: Sequence[int],
     decreasing: Sequence[int],
+    towards: int | None = None,
+    learn_gamma: bool = False,
     activation: Activation,
     standardisation: Standardisation | None,
     dtype: torch.dtype,
     generator: torch.Generator | None,
 ) -> nn.MonotonicWrapper:
-    """A feed-forward network of ``hidden`` layers, freshly initialised; the output of class 0 goes the other way.
+    """A feed-forward network of ``hidden`` layers, freshly initialised.
 
-    ConfigError for other than two classes, and for inputs that the data does not have.
+    The output of class ``towards`` (the last if None) never falls where an ``increasing`` input grows, and those of all
+    other classes never rise: what is classified so stays classified so. ``decreasing`` inputs do the opposite.
+
+    ConfigError for a class and for inputs that the data does not have.
     """
-    if out_features != 2:
-        raise ConfigError(f"a monotonic network leans towards one of two classes, and this data has {out_features}")
+    chosen = out_features - 1 if towards is None else towards
+    if not 0 <= chosen < out_features:
+        raise ConfigError(f"there is no class {chosen} to lean towards: the data has {out_features}, counted from 0")
     directions = torch.zeros(in_features)
     for inputs, sign in ((increasing, 1.0), (decreasing, -1.0)):
         for j in inputs:
@@ -45,5 +51,7 @@ def monotonic(
         layers.append(nn.RowSums(size, width, **own) if layers else nn.Entries(size, width, **own))
         layers.append(nn.Pointwise(activation, width))
     layers.append(nn.RowSums(hidden[-1], out_features, **own))
-    network = nn.SumBounded(layers, gamma, standardisation=standardisation)
-    return nn.MonotonicWrapper(network, torch.stack([-directions, directions]))
+    network = nn.SumBounded(layers, gamma, learn_gamma=learn_gamma, standardisation=standardisation)
+    return nn.MonotonicWrapper(
+        network, torch.stack([directions if k == chosen else -directions for k in range(out_features)])
+    )

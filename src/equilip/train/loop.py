@@ -181,7 +181,9 @@ class _Training:
             seconds=time.perf_counter() - start,
             train_iterations=seen.iterations,
             train_unconverged=seen.unconverged,
-            gamma=self.model.gamma if isinstance(self.model, nn.LBEN | nn.LBENConv | nn.Stack) else None,
+            gamma=self.model.gamma
+            if isinstance(self.model, nn.LBEN | nn.LBENConv | nn.Stack | nn.MonotonicWrapper)
+            else None,
             validation_loss=held_loss,
             validation_error_percent=held_error,
             certified_by_gamma_percent=by_gamma,

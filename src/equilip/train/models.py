@@ -71,6 +71,7 @@ class ModelConfig:
     gate: float = 0.0
     increasing: tuple[int, ...] = ()
     decreasing: tuple[int, ...] = ()
+    towards: int | None = None
     image: tuple[int, ...] = ()
     channels: int = 0
     kernel: int = 3
@@ -159,6 +160,7 @@ def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
         gate=config.gate,
         increasing=config.increasing,
         decreasing=config.decreasing,
+        towards=config.towards,
         **own,
     )
 
@@ -234,6 +236,8 @@ def build(
             config.gamma,
             increasing=config.increasing,
             decreasing=config.decreasing,
+            towards=config.towards,
+            learn_gamma=config.learn_gamma,
             activation=sigma,
             standardisation=standardisation,
             dtype=dtype,
