@@ -48,7 +48,8 @@ class LBENConv(ImageEquilibrium):
 
     Parameters: A, B (channels, channels, k, k), U (channels, c, k, k), C (q, pooled), b (channels,), c (q,), psi (where
     the metric is free), beta () the size of B, log_a () that of A, and with gamma log_u, log_g () those of U and C:
-    the kernels themselves are divided by their Frobenius norms.
+    the kernels themselves are divided by their Frobenius norms. U and C start at the sizes of torch's own layers, C
+    times ``pool``, for taking means over pool x pool pixels divides sizes by that much.
 
     Raises InputError for sizes that do not fit, and gamma or epsilon that are not positive.
     """
@@ -120,8 +121,9 @@ class LBENConv(ImageEquilibrium):
         psi = None if free is None else torch.nn.Parameter(torch.zeros(free, device=device, dtype=dtype))
         self.register_parameter("psi", psi)
         self.log_a, self.beta = scalar(0.0), scalar(1.0)
-        for name in ("log_u", "log_g"):
-            self.register_parameter(name, None if gamma is None else scalar(0.0))
+        with torch.no_grad():
+            u, g = (2 * math.log(scale * float(t.norm())) for t, scale in ((self.U, 1), (self.C, pool)))
+        self.log_u, self.log_g = (None, None) if gamma is None else (scalar(u), scalar(g))
         self.to(device=device, dtype=dtype)
         with torch.no_grad():
             self.form()  # says now what does not fit
