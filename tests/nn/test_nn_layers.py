@@ -312,7 +312,7 @@ def test_cayley_is_orthogonal_and_wide_is_the_transpose(p: int, q: int) -> None:
 def test_sandwich_matrices_are_row_orthonormal() -> None:
     layer = make("sandwich")
     redraw(layer, 1, [3.0], zeros=0)
-    U, C, lam = (t.detach() for t in layer._matrices())
+    U, C, lam = (t.detach() for t in layer.matrices())
     A, B = (C / lam.sqrt()).T / math.sqrt(2), U * lam.sqrt()[:, None] / math.sqrt(2)
     assert torch.allclose(A @ A.T + B @ B.T, torch.eye(5, **DOUBLE), atol=1e-10)
 

@@ -3,7 +3,8 @@
 It reads ``certificate.json`` and ``form.safetensors``, builds the matrix of each claim from the stored numbers
 in exact integer arithmetic, and proves it positive definite (or, for some l-infinity bounds, checks inequalities).
 docs/what-is-proved.md says what must be trusted.
-Read it in this order: verdict, exact, definite, quadratic, claims, files; convolution and contraction stand alone.
+Read it in this order: verdict, exact, definite, quadratic, claims, files; convolution and contraction stand alone,
+and so do gram and chain.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from equilip.checker.chain import parse_chain, prove_chain
 from equilip.checker.claims import prove_all
 from equilip.checker.contraction import parse_contracting, prove_contractions
 from equilip.checker.convolution import parse_convolutional, prove_convolutional
@@ -40,7 +42,9 @@ def check(certificate: str | os.PathLike[str], form: str | os.PathLike[str] | No
         fields, tensors = parse_metadata(content)
         # Floating point only makes proposals here; where it overflows, a proof fails and says so.
         with np.errstate(all="ignore"):
-            if fields["format"] == "equilip.form/2" and "W" in tensors:
+            if "layers" in fields:
+                claims = prove_chain(parse_chain(fields, tensors), stated.claims)
+            elif fields["format"] == "equilip.form/2" and "W" in tensors:
                 claims = prove_contractions(parse_contracting(fields, tensors), stated.claims)
             elif fields["format"] == "equilip.form/2":
                 claims = prove_convolutional(parse_convolutional(fields, tensors), stated.claims)

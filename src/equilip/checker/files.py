@@ -26,6 +26,7 @@ MAX_HEADER = 2**20  #: bytes
 MAX_ROWS = 2048  #: neurons and outputs together
 MAX_INPUTS = 2**20
 MAX_CLAIMS = 64
+LAYERED = r"[0-9]{1,3}\.[a-z]{1,16}"
 
 Record = dict[str, object]
 
@@ -154,8 +155,11 @@ def parse_tensors(content: bytes) -> tuple[str, dict[str, Floats]]:
     if len(content) < 8 or length > min(MAX_HEADER, len(content) - 8):
         raise Refused("the form is cut off, or its header is too long")
     header = parse_json(content[8 : 8 + length], Refused)
-    names = {"__metadata__", "U", "b", "C", "c"}
-    entries = record(header, "the form", names, frozenset({"W", "D", "A", "B", "mean", "std", "lam"}))
+    # The tensors of a chain are called after its layers, as 3.weight; all other forms have the same ones.
+    layered = frozenset(name for name in header if re.fullmatch(LAYERED, name)) if isinstance(header, dict) else None
+    names = {"__metadata__"} if layered else {"__metadata__", "U", "b", "C", "c"}
+    others = {"mean", "std"} if layered else {"W", "D", "A", "B", "mean", "std", "lam"}
+    entries = record(header, "the form", names, frozenset(others) | (layered or frozenset()))
     text = record(entries.pop("__metadata__"), "the form's metadata", {"equilip"})["equilip"]
     if not isinstance(text, str):
         raise Refused("the form's metadata is not text")
@@ -222,7 +226,10 @@ def parse_metadata(content: bytes) -> tuple[Record, dict[str, Floats]]:
     text, tensors = parse_tensors(content)
     what = "the form's metadata"
     described = parse_json(text.encode("utf-8", "surrogatepass"), Refused)
-    fields = record(described, what, {"format", "activation", "operators"})
+    chain = any(re.fullmatch(LAYERED, name) for name in tensors)
+    fields = record(described, what, {"format", "layers"} if chain else {"format", "activation", "operators"})
+    if chain and fields["format"] != "equilip.form/3":
+        raise Refused(f"the form's format is {fields['format']!a:.80}, and its tensors are those of equilip.form/3")
     if json.dumps(fields, sort_keys=True, separators=(",", ":")) != text:
         raise Refused(f"{what} is not compact JSON with sorted keys")
     return fields, tensors

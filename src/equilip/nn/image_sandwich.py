@@ -57,7 +57,7 @@ class SandwichConv(ImageLayer):
         self.psi = torch.nn.Parameter(torch.zeros(out_channels, device=device, dtype=dtype))
         self.bias = draw(out_channels)
 
-    def _kernels(self) -> tuple[Tensor, Tensor, Tensor]:
+    def kernels(self) -> tuple[Tensor, Tensor, Tensor]:
         """√2 Ψ⁻¹B (out, s² in, h, w), √2 AᵀΨ (out, out, h, w), and Ψ² (out,), h and w being those of the output."""
         Q = orthonormal_kernel(self.weight, self.length, *self.out_shape[1:])
         A, B = Q[: self.out_shape[0]], mirrored(Q[self.out_shape[0] :])
@@ -65,11 +65,11 @@ class SandwichConv(ImageLayer):
         return math.sqrt(2) * B / scale[:, None, None, None], math.sqrt(2) * A * scale[:, None, None], scale.square()
 
     def rows(self, x: Tensor) -> Tensor:
-        U, C, _ = self._kernels()
+        U, C, _ = self.kernels()
         return Circulant(C).apply(self.activation.value(Circulant(U, self.stride).apply(x) + self._each(self.bias)))
 
     def form(self) -> Form:
-        U, C, lam = self._kernels()
+        U, C, lam = self.kernels()
         n = self.out_features
         check_small(n, n)
         return Form(
@@ -84,7 +84,7 @@ class SandwichConv(ImageLayer):
     def proved_bound(self) -> float:
         """½ ‖M‖² for M = [C Λ^(-1/2); Uᵀ Λ^(1/2)], a circular convolution itself, as for dense sandwiches."""
         with torch.no_grad():
-            U, C, lam = (tensor.double() for tensor in self._kernels())
+            U, C, lam = (tensor.double() for tensor in self.kernels())
             root = lam.sqrt()[:, None, None]
             both = torch.cat([C / root, mirrored(U * root[..., None])])
             rounded = 4 * UNIT_ROUNDOFF * Circulant(both.abs()).sums()

@@ -52,7 +52,7 @@ class Sandwich(LipschitzLayer):
         self.psi = torch.nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype))
         self.bias = draw(out_features)
 
-    def _matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+    def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
         """√2 Ψ⁻¹B (out, in), √2 AᵀΨ (out, out), and Ψ² (out,)."""
         Q = orthonormal(self.weight, self.length).mT
         A, B = Q[:, : self.out_features], Q[:, self.out_features :]
@@ -60,12 +60,12 @@ class Sandwich(LipschitzLayer):
         return math.sqrt(2) * B / scale[:, None], math.sqrt(2) * A.mT * scale, scale.square()
 
     def forward(self, x: Tensor) -> Tensor:
-        U, C, _ = self._matrices()
+        U, C, _ = self.matrices()
         z = self.activation.value(torch.nn.functional.linear(x, U, self.bias))
         return torch.nn.functional.linear(z, C)
 
     def form(self) -> Form:
-        U, C, lam = self._matrices()
+        U, C, lam = self.matrices()
         none = U.new_zeros
         W = none(self.out_features, self.out_features)
         return forms.dense(W, U, self.bias, C, none(self.out_features), activation=self.activation, lam=lam)
@@ -75,7 +75,7 @@ class Sandwich(LipschitzLayer):
 
     def proved_bound(self) -> float:
         with torch.no_grad():
-            U, C, lam = (tensor.double() for tensor in self._matrices())
+            U, C, lam = (tensor.double() for tensor in self.matrices())
             root = lam.sqrt()
             return half_square(torch.cat([C / root, (U * root[:, None]).mT]))
 

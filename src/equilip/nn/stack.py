@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain as joined
 
 import torch
 from torch import Tensor
 
 from equilip import form as forms
 from equilip.activations import Activation
+from equilip.chain import Chain
 from equilip.errors import InputError
 from equilip.form import Form, Standardisation
+from equilip.links import Scale
 from equilip.nn.feedforward import sequential_form
 from equilip.nn.guarantee import Guarantee
 from equilip.nn.image import ImageLayer
@@ -131,6 +133,17 @@ class Stack(torch.nn.Module):
             standardisation=None if self.input is None else self.input.standardisation(),
         )
 
+    def chain(self) -> Chain:
+        """The whole stack as a chain of its layers, whatever its size; what large ones are kept and certified as.
+
+        Raises InputError for a layer that chains do not know, and for a stack without parameters.
+        """
+        from equilip.nn.chained import links_of
+
+        own = [link for layer in self._members() for link in links_of(layer)]
+        standardisation = None if self.input is None else self.input.standardisation()
+        return Chain((*own, Scale(self.gamma, self.out_features)), standardisation)
+
     def guarantee(self) -> Guarantee:
         """The layers' multipliers prove the whole: at γ = 1 the inequalities of their LMIs add up along the stack."""
         return Guarantee(self.gamma, torch.cat([layer.guarantee().multipliers for layer in self._members()]))
@@ -147,7 +160,7 @@ class Stack(torch.nn.Module):
         """
         factors = [bound for _, bound in self.factors()]
         # The outputs are the last layer's times gamma, each rounded by at most one unit of the number format.
-        dtype = next(chain(self.parameters(), self.buffers())).dtype
+        dtype = next(joined(self.parameters(), self.buffers())).dtype
         rounded = 1 + 4 * torch.finfo(dtype).eps + 2 * len(factors) * UNIT_ROUNDOFF
         return math.prod(factors) * self.gamma * rounded
 

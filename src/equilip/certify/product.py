@@ -1,0 +1,156 @@
+"""Bounds of chains: the product of what is proved of every layer, computed and proved as the checker does it.
+
+The factors come from the checker's own integers (docs/what-is-proved.md): what is written is what it will prove.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import equilip
+from equilip.certify.bounds import Bound
+from equilip.chain import Chain
+from equilip.checker.chain import parse_chain
+from equilip.checker.exact import Budget
+from equilip.checker.files import parse_metadata
+from equilip.checker.verdict import Refused
+from equilip.errors import ProofError
+from equilip.form import write_whole
+from equilip.links import Linear, Link, Sandwich, Scale
+from equilip.operators import Dense
+from equilip.rounding import Array, gamma, up
+
+
+@dataclass(frozen=True, eq=False)
+class ProductBound(Bound):
+    """The product of ``factors``, one for each layer; ``weights`` are what sandwiches need for theirs, None elsewhere.
+
+    There are no multipliers and no assumed slopes: both are empty. ``kinds``: what the layers are.
+    """
+
+    factors: tuple[float, ...] = ()
+    weights: tuple[tuple[float, ...] | None, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+    def save(self, path: str | PathLike[str], *, form_file: str = "form.safetensors") -> None:
+        """Write the certificate that ``equilip verify`` checks; ``form_file`` is the form's name beside it."""
+        own: dict[str, Any] = {
+            "kind": "lipschitz",
+            "norm": self.norm,
+            "factors": [factor.hex() for factor in self.factors],
+            "weights": [None if own is None else [number.hex() for number in own] for own in self.weights],
+            "well_posed": True,
+        }
+        content = {
+            "format": "equilip.certificate/1",
+            "form": {"file": form_file, "sha256": self.form_sha256},
+            "claims": [
+                {**own, "units": units, "bound": value.hex()}
+                for units, value in (("standardised", self.value), ("raw", self.value_raw))
+            ],
+            "method": self.method,
+            "seconds": round(self.seconds, 6),
+            "readable": f"l2 slope at most {self.value:.6g} (standardised input), {self.value_raw:.6g} (raw input)",
+            "version": equilip.__version__,
+            "note": self.note,
+        }
+        write_whole(Path(path), (json.dumps(content, indent=1) + "\n").encode())
+
+
+def product_bound(chain: Chain) -> ProductBound:
+    """The product of the layers' proved factors.
+
+    Raises ProofError where a layer's factor cannot be proved, or where checking it would take too long.
+    """
+    start = time.monotonic()
+    content, chain = chain.to_bytes(), chain.detach()
+    weights = tuple(_weights(link) for link in chain.links)
+    budget, factors = Budget(), []
+    with np.errstate(all="ignore"):
+        try:
+            layers = parse_chain(*parse_metadata(content)).layers
+            for number, (layer, own) in enumerate(zip(layers, weights, strict=True)):
+                stated = None if own is None else [number.hex() for number in own]
+                factors.append(float_above(layer.factor(stated, budget)))
+        except Refused as refusal:
+            where = f"layer {len(factors)} ({chain.links[len(factors)].kind}): " if factors else ""
+            raise ProofError(f"no bound can be proved of this chain: {where}{refusal}") from None
+    value = max(float_above(math.prod(map(Fraction, factors), start=Fraction(1))), 2.0**-1000)
+    return ProductBound(
+        value=value,
+        value_raw=raw_of(chain, value),
+        multipliers=np.zeros(0),
+        multipliers_raw=np.zeros(0),
+        slopes=(),
+        method="product",
+        inflation=1.0,
+        converged=False,
+        note="the product of the layers' own bounds, for the network is too large for one form",
+        seconds=time.monotonic() - start,
+        form_sha256=chain.sha256,
+        factors=tuple(factors),
+        weights=weights,
+        kinds=tuple(link.kind for link in chain.links),
+    )
+
+
+def float_above(number: Fraction) -> float:
+    """The smallest float that is not below a number, or its neighbour. ProofError where there is none."""
+    try:
+        found = float(number)
+    except OverflowError:
+        raise ProofError("a factor of the bound is beyond the range of numbers") from None
+    return found if Fraction(found) >= number else up(found)
+
+
+def raw_of(chain: Chain, value: float) -> float:
+    """A bound for raw inputs: r with r min(std) >= value in exact arithmetic."""
+    if chain.standardisation is None:
+        return value
+    return float_above(Fraction(value) / Fraction(float(chain.standardisation.std.min())))
+
+
+def _weights(link: Link) -> tuple[float, ...] | None:
+    """The numbers r of a sandwich: the roots of its multipliers, or what makes both halves alike."""
+    if not isinstance(link, Sandwich):
+        return None
+    if link.lam is not None:
+        r = link.lam.double().sqrt()
+    else:
+        forth = link.map.tensors[0].double().flatten(1).norm(dim=1)
+        back = link.back.tensors[0].double().transpose(0, 1).flatten(1).norm(dim=1)
+        r = torch.where((forth > 0) & (back > 0), (back / forth).sqrt(), torch.ones_like(forth))
+    return tuple(r.cpu().tolist())
+
+
+def last_rows(chain: Chain, bound: ProductBound) -> tuple[Array, float] | None:
+    """The rows (q, features) of the last layer, and a bound on what they read, times a scale that follows them.
+
+    None where the last layer is no matrix.
+    """
+    links, factors = list(chain.links), [Fraction(factor) for factor in bound.factors]
+    scale = Fraction(1)
+    while links and isinstance(links[-1], Scale):
+        scale *= factors.pop()
+        links.pop()
+    if not links or not isinstance(links[-1], Linear) or not isinstance(links[-1].map, Dense):
+        return None
+    A = links[-1].map.matrix.detach().cpu().double().numpy()
+    return A, float_above(math.prod(factors[:-1], start=scale))
+
+
+def row_slopes(rows: Array) -> tuple[Array, Array]:
+    """‖a_i‖ (q,) and ‖a_i - a_j‖ (q, q), rounded up."""
+    grown = 1.0 + 2.0 * gamma(rows.shape[1] + 8)
+    apart = np.array([np.linalg.norm(row - rows, axis=1) for row in rows])
+    return np.linalg.norm(rows, axis=1) * grown + 1e-300, (apart * grown + 1e-300) * (1.0 - np.eye(len(rows)))
