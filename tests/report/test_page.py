@@ -26,7 +26,7 @@ from equilip import checker
 from equilip.cli import main
 from equilip.errors import ConfigError, InputError
 from equilip.report import gather, look, render, write
-from equilip.report.numbers import above, below, error_bound, percent_below
+from equilip.report.numbers import above, below, error_bound, percent_below, ranges
 from equilip.report.page import best, examples, telling
 from equilip.report.pictures import difference, picture
 from equilip.train import runs
@@ -277,6 +277,40 @@ def test_a_table_has_no_pictures(tmp_path: Path) -> None:
     shown = page(out)
     assert not shown.named("img")
     assert "there are no pictures" in shown.text
+
+
+def test_what_is_monotone_is_said_where_it_is_proved(tmp_path: Path, complete: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(90, 6))
+    np.savez(tmp_path / "table.npz", X=X, y=np.digitize(X[:, 0] - X[:, 5], (-0.5, 0.5)))
+    out = tmp_path / "run"
+    model = ["--model", "monotonic", "--gamma", "1", "--increasing", "0", "1", "2", "4", "--decreasing", "5"]
+    data = ["--data", f"npz:{tmp_path / 'table.npz'}", "--width", "4", "--epochs", "1"]
+    assert main(["train", *data, *model, "--out", str(out), "--json"]) == 0
+    assert main(["certify", str(out), "--json"]) == 0
+    text = page(out).text
+    assert "output 2 never falls where input 0 to 2, 4 grows: slope at least 0, proved" in text
+    assert "outputs 0, 1 never fall where input 5 grows: slope at least 0, proved" in text
+    assert "output 2 never rises where input 5 grows: slope at most 0, proved" in text
+    assert "outputs 0, 1 never rise where input 0 to 2, 4 grows: slope at most 0, proved" in text
+    assert "monotone" not in page(complete).text
+
+    def turned(certificate: Any) -> None:
+        for claim in certificate["claims"]:
+            if claim["kind"] == "monotone":
+                claim["directions"][0][0] = 1
+
+    edit(out / "certificate.json", turned)
+    shown = page(out).text
+    assert "INVALID" in shown
+    assert "never falls" not in shown
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"), [([], ""), ([3], "3"), ([0, 1], "0, 1"), ([0, 1, 2, 4, 7, 8, 9], "0 to 2, 4, 7 to 9")]
+)
+def test_numbers_in_a_row_are_short(numbers: list[int], said: str) -> None:
+    assert ranges(numbers) == said
 
 
 def test_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+from collections.abc import Sequence
 
 
 def above(value: float, digits: int = 5) -> str:
@@ -33,3 +34,15 @@ def percent_below(value: float) -> str:
 def error_bound(value: float) -> str:
     """A small upper bound in two digits, rounded up."""
     return f"{decimal.Context(prec=2, rounding=decimal.ROUND_CEILING).create_decimal_from_float(value):.1e}"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Increasing whole numbers in few characters: 0, 3, 7 to 9."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    parts = [[f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(number) for number in run] for run in runs]
+    return ", ".join(part for some in parts for part in some)

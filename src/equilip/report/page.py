@@ -18,7 +18,7 @@ from equilip.errors import ConfigError, InputError
 from equilip.form import write_whole
 from equilip.report import figures
 from equilip.report.findings import Findings
-from equilip.report.numbers import above, below, error_bound, percent, percent_below
+from equilip.report.numbers import above, below, error_bound, percent, percent_below, ranges
 from equilip.report.pictures import difference, picture
 from equilip.report.plots import STYLE
 
@@ -74,6 +74,7 @@ def render(runs: Sequence[Findings], eps: Sequence[float] = (), now: datetime | 
         "error_bound": error_bound,
         "percent": percent,
         "percent_below": percent_below,
+        "ranges": ranges,
         "share": lambda share: percent(100.0 * share),
         "svg": lambda chart: Markup(chart or ""),  # charts escape their own text
     }

@@ -68,6 +68,15 @@ class Attacked:
 
 
 @dataclass(frozen=True)
+class Monotone:
+    """What was proved monotone alike: these outputs never fall where any of these inputs grows, or never rise."""
+
+    rising: bool
+    outputs: tuple[int, ...]
+    inputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Check:
     """What the stand-alone checker says of a certificate now. digest: the sha256 of the certificate's file."""
 
@@ -79,6 +88,19 @@ class Check:
         """The smallest bound that was proved anew in these units ("standardised", "raw") and this norm."""
         claims = [claim for claim in self.verdict.claims if (claim.kind, claim.norm) == ("lipschitz", norm)]
         return min((claim.bound for claim in claims if claim.units == units), default=None)
+
+    @property
+    def monotone(self) -> tuple[Monotone, ...]:
+        """What was proved monotone anew: outputs that do the same in the same inputs together, rising ones first."""
+        found: dict[tuple[bool, tuple[int, ...]], set[int]] = {}
+        for claim in self.verdict.claims:
+            for k, row in enumerate(claim.directions):
+                for rising, sign in ((True, 1), (False, -1)):
+                    inputs = tuple(j for j, direction in enumerate(row) if direction == sign)
+                    if inputs:
+                        found.setdefault((rising, inputs), set()).add(k)
+        some = [Monotone(rising, tuple(sorted(outputs)), inputs) for (rising, inputs), outputs in found.items()]
+        return tuple(sorted(some, key=lambda each: (not each.rising, each.outputs)))
 
 
 def recheck(run: str | os.PathLike[str], name: str = "certificate") -> Check | None:
