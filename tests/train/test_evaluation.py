@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from equilip import form as forms
+from equilip import nn
 from equilip.errors import ConfigError, IllPosedError
 from equilip.form import Form
 from equilip.solve import Settings
-from equilip.train import evaluate
+from equilip.train import evaluate, evaluation
+from equilip.train.evaluation import answers, neurons_at_most
 
 
 def contracting(n: int = 6) -> Form:
@@ -69,3 +71,41 @@ def test_data_of_another_width() -> None:
         evaluate(contracting(), torch.zeros(2, 5), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ConfigError, match="no sample"):
         evaluate(contracting(), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+
+
+MODELS = [
+    nn.LBENConv((1, 8, 8), 3, 4, 1.0, pool=4, generator=torch.Generator().manual_seed(0)),
+    nn.LBEN(64, 5, 4, 1.0, generator=torch.Generator().manual_seed(0)),
+    nn.FeedForward(64, (7, 90), 4, generator=torch.Generator().manual_seed(0)),
+    nn.FeedForwardConv((1, 8, 8), 3, 4, pool=4, generator=torch.Generator().manual_seed(0)),
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_batches_are_as_large_as_memory_allows_and_answer_as_the_whole_does(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.eval()
+    x = torch.rand(11, 64, generator=torch.Generator().manual_seed(1))
+    whole = answers(model, x)
+    widest = {nn.LBENConv: 192, nn.LBEN: 64, nn.FeedForward: 90, nn.FeedForwardConv: 192}[type(model)]
+    assert neurons_at_most(model) == widest
+    monkeypatch.setattr(evaluation, "NUMBERS", 4 * widest + 1)
+    seen: list[int] = []
+    name = "solve" if isinstance(model, nn.EquilibriumModule) else "forward"
+    method = getattr(model, name)
+
+    def counted(rows: torch.Tensor, *others: object) -> object:
+        seen.append(len(rows))
+        return method(rows, *others)
+
+    monkeypatch.setattr(model, name, counted)
+    parts = answers(model, x)
+    assert seen == [4, 4, 3]
+    torch.testing.assert_close(parts.y, whole.y, rtol=1e-4, atol=1e-4)
+    assert parts.converged.all()
+    assert parts.residual.shape == (11,)
+    assert not parts.y.requires_grad
+    labels = whole.y.argmax(1)
+    assert parts.wrong_percent(labels) == 0.0
+    assert parts.wrong_percent((labels + 1) % 4) == 100.0

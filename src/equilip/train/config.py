@@ -19,7 +19,8 @@ CONVOLUTIONS = ("lben-conv",)
 #: Networks that contract in a weighted maximum norm.
 CONTRACTIONS = ("nemon", "nemon-conv")
 MODELS = (
-    "lben", "lben-conv", "monotone", *CONTRACTIONS, "feedforward", "unconstrained", "monotonic", *STACKS, *IMAGE_STACKS
+    "lben", "lben-conv", "monotone", *CONTRACTIONS, "feedforward", "feedforward-conv", "unconstrained", "monotonic",
+    *STACKS, *IMAGE_STACKS,
 )  # fmt: skip
 #: Networks that boxes pass through in the loss boxes.
 BOXABLE = (*CONTRACTIONS, "feedforward")
@@ -32,6 +33,7 @@ SCHEDULES = ("constant", "step", "cosine", "one-cycle")
 DTYPES = ("float32", "float64")
 METRICS = ("full", "channel", "image", "identity")
 PADDINGS = ("zeros", "circular")
+LAYERS = ("weighted", "plain")
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -74,6 +76,13 @@ class TrainConfig:
     metric: str = option("full", "which neurons of an lben-conv have multipliers of their own", METRICS)
     padding: str = option("zeros", "what surrounds the images of a model named -conv", PADDINGS)
     pool: int = option(2, "the output of a model named -conv reads means over N x N pixels")
+    pool_padding: int = option(0, "zeros around the hidden images of an lben-conv or feedforward-conv for those means")
+    layer: str = option(
+        "weighted",
+        "how the input of an lben-conv enters: weighted by its multipliers, or plain, as published, which takes ten "
+        "times as long with a gamma and the metric full or image",
+        LAYERS,
+    )
     stride: int = option(1, "the input layer of a nemon-conv reads at every N-th pixel, each way")
     patch: int = option(1, "N x N pixels become channels of one before the layers of a cpl-conv, sll-conv, ...")
     feedthrough: bool = option(False, "give an lben a direct path D from input to output, inside its bound")
@@ -135,6 +144,7 @@ class TrainConfig:
             ("dtype", DTYPES),
             ("metric", METRICS),
             ("padding", PADDINGS),
+            ("layer", LAYERS),
         ):
             value = getattr(self, name)
             if value not in choices:
@@ -192,12 +202,14 @@ class TrainConfig:
             if getattr(self, name) and self.model not in ("lben", *others):
                 models = ", ".join(("lben", *others))
                 raise ConfigError(f"{name} is a property of the model {models}; a {self.model} network has none to set")
-        images = (*CONVOLUTIONS, "nemon-conv", *IMAGE_STACKS)
+        images = (*CONVOLUTIONS, "feedforward-conv", "nemon-conv", *IMAGE_STACKS)
         for name, default, kinds in (
             ("kernel", 3, images),
             ("metric", "full", CONVOLUTIONS),
             ("padding", "zeros", images),
             ("pool", 2, images),
+            ("pool_padding", 0, (*CONVOLUTIONS, "feedforward-conv")),
+            ("layer", "weighted", CONVOLUTIONS),
             ("stride", 1, ("nemon-conv",)),
             ("patch", 1, IMAGE_STACKS),
             ("measure", 0.0, CONTRACTIONS),
@@ -207,6 +219,8 @@ class TrainConfig:
                 raise ConfigError(
                     f"{name} is a property of the model {', '.join(kinds)}; a {self.model} network has none to set"
                 )
+        if not 0 <= self.pool_padding < self.pool:
+            raise ConfigError(f"pool_padding must be at least 0 and below pool ({self.pool}), got {self.pool_padding}")
         if self.kernel not in (1, 3, 5, 7):
             raise ConfigError(f"kernel must be 1, 3, 5 or 7, got {self.kernel}")
         if self.model in ("monotonic", *STACKS, *IMAGE_STACKS) and self.gamma is None:

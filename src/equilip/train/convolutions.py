@@ -11,7 +11,7 @@ from equilip.activations import Activation
 from equilip.errors import ConfigError
 from equilip.form import Standardisation
 from equilip.operators import Circular, InputLayer, Padding, Plain, Weighted, Zeros
-from equilip.train.config import METRICS, PADDINGS
+from equilip.train.config import LAYERS, METRICS, PADDINGS
 from equilip.train.toml import nearest
 
 _METRICS: dict[str, nn.PixelMetric] = {
@@ -38,7 +38,7 @@ class ConvolutionConfig:
     layer: str = "weighted"
 
     def __post_init__(self) -> None:
-        for name, choices in (("metric", METRICS), ("padding", PADDINGS), ("layer", tuple(_LAYERS))):
+        for name, choices in (("metric", METRICS), ("padding", PADDINGS), ("layer", LAYERS)):
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"unknown {name} {value!r}; {nearest(value, choices)}")
@@ -83,5 +83,24 @@ def network(
         (c, h, w), config.channels, out_features, gamma,
         kernel_size=config.kernel, metric=_METRICS[config.metric], padding=_PADDINGS[config.padding],
         pool=config.pool, pool_padding=config.pool_padding, epsilon=epsilon, input_layer=_LAYERS[config.layer],
+        activation=activation, standardisation=standardisation, dtype=dtype, generator=generator,
+    )  # fmt: skip
+
+
+def feedforward(
+    config: ConvolutionConfig,
+    out_features: int,
+    *,
+    activation: Activation,
+    standardisation: Standardisation | None,
+    dtype: torch.dtype,
+    generator: torch.Generator | None,
+) -> nn.FeedForwardConv:
+    """The feed-forward network of these sizes; metric and layer mean nothing to it."""
+    c, h, w = config.image
+    return nn.FeedForwardConv(
+        (c, h, w), config.channels, out_features,
+        kernel_size=config.kernel, padding=_PADDINGS[config.padding],
+        pool=config.pool, pool_padding=config.pool_padding,
         activation=activation, standardisation=standardisation, dtype=dtype, generator=generator,
     )  # fmt: skip

@@ -10,12 +10,67 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equilip import nn
 from equilip.errors import ConfigError
 from equilip.form import Form
 from equilip.solve import Plan, Prover, Settings, Solution, equilibrium
 
-#: Numbers of hidden neurons, over all samples, that are solved at a time: 400 MB in float64.
-NUMBERS = 50_000_000
+#: Numbers of hidden neurons, over all samples, that are worked on at a time: as many as the solvers iterate at a time.
+NUMBERS = 4_000_000
+
+
+def rows_at_a_time(neurons: int) -> int:
+    """How many samples of a network with so many neurons are worked on at a time, so that memory stays bounded."""
+    return max(1, NUMBERS // max(neurons, 1))
+
+
+def neurons_at_most(model: torch.nn.Module) -> int:
+    """The most numbers that one sample is held as between two layers of a model."""
+    names = ("in_features", "hidden_features", "out_features")
+    sizes = (getattr(own, name, None) for own in model.modules() for name in names)
+    dense = (size for own in model.parameters() if own.dim() <= 2 for size in own.shape)
+    return max((*(size for size in sizes if isinstance(size, int)), *dense), default=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model in eval mode says of all samples, worked on in batches of bounded memory; without gradients.
+
+    y: (batch, q). residual: (batch,), 0 where nothing is solved for. converged: (batch,) bool. iterations: the most
+    that a batch took.
+    """
+
+    y: Tensor
+    residual: Tensor
+    converged: Tensor
+    iterations: int
+
+    @property
+    def unconverged(self) -> int:
+        """Samples without an equilibrium."""
+        return int((~self.converged).sum())
+
+    def wrong_percent(self, labels: Tensor) -> float:
+        """The share of samples that are not classified as labels (batch,); one without an equilibrium never is."""
+        right = (self.y.argmax(1) == labels) & self.converged
+        return 100.0 * (len(labels) - int(right.sum())) / len(labels)
+
+
+def answers(model: torch.nn.Module, x: Tensor) -> Answers:
+    """The outputs for the raw inputs x, (batch, p) on the model's device; solves may fail, and say so."""
+    parts = x.split(rows_at_a_time(neurons_at_most(model)))
+    with torch.no_grad():
+        if not isinstance(model, nn.EquilibriumModule):
+            y = torch.cat([model(part) for part in parts])
+            return Answers(y, y.new_zeros(len(y)), y.new_ones(len(y), dtype=torch.bool), 0)
+        settings = replace(model.settings, raise_on_failure=False)
+        found = []
+        for part in parts:
+            solution = model.solve(part, settings)
+            # The equilibria themselves are what takes the memory.
+            found.append((solution.y, solution.residual, solution.converged, solution.iterations))
+    y, residual, converged = (torch.cat([own[k] for own in found]) for k in range(3))  # type: ignore[misc]
+    return Answers(y, residual, converged, max(own[3] for own in found))
 
 
 @dataclass(frozen=True)
@@ -61,7 +116,7 @@ def evaluate(form: Form, x: Tensor, y: Tensor, settings: Settings | None = None)
     wrong = unconverged = iterations = 0
     bound, tolerance = 0.0, 0.0
     residuals: list[float] = []
-    size = max(1, NUMBERS // max(form.hidden_size, 1))
+    size = rows_at_a_time(form.hidden_size)
     with torch.no_grad():
         for rows, labels in zip(x.split(size), y.split(size), strict=True):
             inputs = rows.to(form.device, form.dtype)

@@ -19,12 +19,13 @@ from equilip.data import Dataset
 from equilip.errors import ConfigError, ConvergenceError, InputError
 from equilip.solve import Solution
 from equilip.train.batches import Shift, Stream, generator, order, split
-from equilip.train.boxes import Boxable, box_training
+from equilip.train.boxes import Boxable, BoxTraining, box_training
 from equilip.train.checkpoint import Best, Checkpoint, capture, restore
 from equilip.train.config import TrainConfig
 from equilip.train.descent import descend, explained
 from equilip.train.devices import device as device_of
 from equilip.train.devices import dtype as dtype_of
+from equilip.train.evaluation import Answers, answers, neurons_at_most, rows_at_a_time
 from equilip.train.losses import loss as loss_of
 from equilip.train.losses import radii
 from equilip.train.metrics import EpochMetrics, Report
@@ -37,7 +38,7 @@ from equilip.train.slopes import slopes
 Keep = Callable[[Checkpoint], None]
 
 #: Models whose output is computed in one go; the others solve for it.
-DIRECT = nn.FeedForward | nn.Stack | nn.MonotonicWrapper
+DIRECT = nn.FeedForward | nn.FeedForwardConv | nn.Stack | nn.MonotonicWrapper
 
 
 def fit(
@@ -166,16 +167,16 @@ class _Training:
         held_loss = held_error = None
         if len(self.held):
             held_loss, held_error = self._validate()
-        y, solution = self._outputs(self.test.x)
-        residual = 0.0 if solution is None else float(solution.residual.max())
-        by_gamma, by_pairs = self._certified(y, solution)
+        found = answers(self.model, self.test.x)
+        residual = float(found.residual.max())
+        by_gamma, by_pairs = self._certified(found)
         metrics = EpochMetrics(
             epoch=number + 1,
             loss=loss,
             train_error_percent=100.0 * int(seen.wrong) / len(self.train),
-            test_error_percent=_wrong_percent(y, solution, self.test.y),
-            unconverged=0 if solution is None else int((~solution.converged).sum()),
-            iterations=0 if solution is None else solution.iterations,
+            test_error_percent=found.wrong_percent(self.test.y),
+            unconverged=found.unconverged,
+            iterations=found.iterations,
             max_residual=residual if math.isfinite(residual) else None,
             lr=seen.lr,
             seconds=time.perf_counter() - start,
@@ -243,24 +244,23 @@ class _Training:
         seen.loss = float(total)
         return seen
 
-    def _outputs(self, x: Tensor) -> tuple[Tensor, Solution | None]:
-        """The outputs in eval mode, and the solve behind them where there is one."""
-        with torch.no_grad():
-            if isinstance(self.model, DIRECT):
-                return self.model(x), None
-            solution = self.model.solve(x, replace(self.model.settings, raise_on_failure=False))
-            return solution.y, solution
-
     def _validate(self) -> tuple[float | None, float]:
         """Loss and error on what is held out; no loss where it is not finite."""
-        y, solution = self._outputs(self.held.x)
+        found = answers(self.model, self.held.x)
         with torch.no_grad():
             if self.boxes is not None:
-                assert isinstance(self.model, Boxable)
-                loss = float(self.boxes.loss(self.model, self.held.x, self.held.y, 1.0)[0])
+                loss = self._held_boxes(self.boxes)
             else:
-                loss = float(self.loss(y, self.held.y, self.slopes))
-        return loss if math.isfinite(loss) else None, _wrong_percent(y, solution, self.held.y)
+                loss = float(self.loss(found.y, self.held.y, self.slopes))
+        return loss if math.isfinite(loss) else None, found.wrong_percent(self.held.y)
+
+    def _held_boxes(self, boxes: BoxTraining) -> float:
+        """The mean loss against boxes on what is held out."""
+        assert isinstance(self.model, Boxable)
+        size, total = rows_at_a_time(neurons_at_most(self.model)), 0.0
+        for x, labels in zip(self.held.x.split(size), self.held.y.split(size), strict=True):
+            total += float(boxes.loss(self.model, x, labels, 1.0)[0]) * len(x)
+        return total / len(self.held)
 
     def _boxed(self) -> dict[str, float]:
         """The share of the test samples that boxes certify at the distance that is trained for."""
@@ -270,14 +270,14 @@ class _Training:
         eps = self.config.loss_eps
         return {f"{eps:g}": 100.0 * self.boxes.certified(self.model, self.test.x, self.test.y, eps)}
 
-    def _certified(self, y: Tensor, solution: Solution | None) -> tuple[dict[str, float], dict[str, float]]:
+    def _certified(self, found: Answers) -> tuple[dict[str, float], dict[str, float]]:
         """The shares of the test samples certified at each distance, by gamma and by pair bounds."""
         if self.slopes is None or not self.config.eps:
             return {}, {}
         with torch.no_grad():
             pairs, whole = self.slopes.pairs(), self.slopes.whole()
+        y, wrong = found.y, ~found.converged
         own = torch.nn.functional.one_hot(self.test.y, y.shape[1]).bool()
-        wrong = own.new_zeros(len(y)) if solution is None else ~solution.converged
 
         def shares(bounds: Tensor) -> dict[str, float]:
             radius = radii(y, self.test.y, bounds).masked_fill(own, math.inf).amin(1).masked_fill(wrong, -math.inf)
@@ -291,10 +291,3 @@ def _again(model: nn.EquilibriumModule, x: Tensor) -> Solution:
     if not len(x):
         raise ConvergenceError("no sample of a batch has an equilibrium", None)
     return model.solve(x)
-
-
-def _wrong_percent(y: Tensor, solution: Solution | None, labels: Tensor) -> float:
-    right = y.argmax(1) == labels
-    if solution is not None:
-        right &= solution.converged
-    return 100.0 * (len(labels) - int(right.sum())) / len(labels)

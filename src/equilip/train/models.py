@@ -26,6 +26,7 @@ Model = (
     | nn.NEMON
     | nn.NEMONConv
     | nn.FeedForward
+    | nn.FeedForwardConv
     | nn.Stack
     | nn.MonotonicWrapper
     | nn.Unconstrained
@@ -40,6 +41,7 @@ KINDS = (
     "nemon",
     "nemon-conv",
     "feedforward",
+    "feedforward-conv",
     "unconstrained",
     "monotonic",
     "explicit",
@@ -88,7 +90,7 @@ class ModelConfig:
             raise ConfigError(f"unknown kind of model {self.kind!r}; {nearest(self.kind, KINDS)}")
         if self.kind in ("lben", "monotone", "nemon", "unconstrained") and len(self.hidden) != 1:
             raise ConfigError(f"a model of kind {self.kind} has one width, not {len(self.hidden)}")
-        if self.kind in CONVOLUTIONS:
+        if self.kind in (*CONVOLUTIONS, "feedforward-conv"):
             assert self.convolution is not None  # raises ConfigError where it makes no sense
         if self.kind in IMAGE_STACKS:
             assert self.image_stack is not None
@@ -98,7 +100,7 @@ class ModelConfig:
     @property
     def convolution(self) -> ConvolutionConfig | None:
         """What only convolutional networks have; None for all others."""
-        if self.kind not in CONVOLUTIONS:
+        if self.kind not in (*CONVOLUTIONS, "feedforward-conv"):
             return None
         names = [field.name for field in fields(ConvolutionConfig)]
         return ConvolutionConfig(**{name: getattr(self, name) for name in names})
@@ -124,10 +126,11 @@ class ModelConfig:
 def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
     """The network that a training configuration asks for on that data."""
     convolution = None
-    if config.model in CONVOLUTIONS:
+    if config.model in (*CONVOLUTIONS, "feedforward-conv"):
         convolution = ConvolutionConfig(
-            dataset.shape, config.width, config.kernel, config.metric, config.padding, config.pool
-        )
+            dataset.shape, config.width, config.kernel, config.metric, config.padding, config.pool,
+            config.pool_padding, config.layer,
+        )  # fmt: skip
     hidden = (config.width,) * config.depth if convolution is None else (convolution.neurons,)
     own = {} if convolution is None else asdict(convolution)
     if config.model == "nemon-conv":
@@ -191,6 +194,15 @@ def build(
             generator=generator,
         )
     convolution = config.convolution
+    if convolution is not None and config.kind == "feedforward-conv":
+        return convolutions.feedforward(
+            convolution,
+            q,
+            activation=sigma,
+            standardisation=standardisation,
+            dtype=dtype,
+            generator=generator,
+        )
     if convolution is not None:
         return convolutions.network(
             convolution,
