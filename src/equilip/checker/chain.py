@@ -117,13 +117,15 @@ def beside(first: Exact, second: Exact) -> Exact:
 
     Where a kernel begins multiplies its part by one number of absolute value 1 at each frequency, which no norm sees.
     """
+    rows, split = len(first.integers), first.integers.shape[1]
     size = [max(pair) for pair in zip(first.integers.shape[2:], second.integers.shape[2:], strict=True)]
     low = min(first.exponent, second.exponent)
-    parts = []
-    for part in (first, second):
-        rest = [(0, most - own) for most, own in zip(size, part.integers.shape[2:], strict=True)]
-        parts.append(np.pad(part.shifted(part.exponent - low), [(0, 0), (0, 0), *rest]))
-    return Exact(np.concatenate(parts, axis=1), low, first.budget)
+    both = np.zeros((rows, split + second.integers.shape[1], *size), dtype=object)
+    for part, columns in ((first, slice(0, split)), (second, slice(split, None))):
+        both[(slice(None), columns, *(slice(0, own) for own in part.integers.shape[2:]))] = part.shifted(
+            part.exponent - low
+        )
+    return Exact(both, low, first.budget)
 
 
 def parse_map(entry: object, numbers: Floats) -> Map:

@@ -47,9 +47,12 @@ def width(terms: int) -> int:
 
 
 def rounded(exact: Exact, bits: int) -> tuple[Integers64, int]:
-    """Integers of at most 2**bits, and e: each times 2**e is within half of 2**e of the exact number."""
-    drop = max(0, exact.bits - bits)
-    nearest = exact.integers + ((1 << drop) >> 1) >> drop
+    """Integers of at most 2**bits, and e: each times 2**e is within half of 2**e of the exact number, or equal to it.
+
+    It is equal where e is at most the exact numbers' own exponent.
+    """
+    drop = exact.bits - bits
+    nearest = exact.integers << -drop if drop <= 0 else exact.integers + (1 << drop - 1) >> drop
     return nearest.astype(np.int64), exact.exponent + drop
 
 
@@ -57,7 +60,7 @@ def matrix(exact: Exact) -> Blocks:
     """One real matrix (m, c), as a block."""
     m, c = exact.integers.shape
     own, exponent = rounded(exact, width(max(m, c)))
-    return Blocks(own[None], None, exponent, 0 if exponent == exact.exponent else math.isqrt(m * c) + 1)
+    return Blocks(own[None], None, exponent, 0 if exponent <= exact.exponent else math.isqrt(m * c) + 1)
 
 
 def convolution(kernel: Exact, torus: tuple[int, int], budget: Budget) -> Blocks:
@@ -66,6 +69,8 @@ def convolution(kernel: Exact, torus: tuple[int, int], budget: Budget) -> Blocks
     A frequency and its opposite have the same norm, so half of them are left out. At the frequency (f, g) the entry is
     Σ kernel[m, c, s, t] exp(2πi (f s / N + g t / M)); where the kernel begins changes none of the norms.
     """
+    if not kernel.bits:
+        return Blocks(np.zeros((1, 1, 1), dtype=np.int64), None, 0, 0)
     (m, c, k, l), (tall, wide) = kernel.integers.shape, torus  # noqa: E741
     taps, frequencies = k * l, (tall // 2 + 1) * wide
     budget.spend(2 * frequencies * taps * m * c)
@@ -79,8 +84,9 @@ def convolution(kernel: Exact, torus: tuple[int, int], budget: Budget) -> Blocks
     angle = ((rows[:, None, :, None] + columns[None, :, None, :]) % around).reshape(frequencies, taps)
     flat = own.reshape(m * c, taps)
     real, imag = (np.einsum("ft,et->fe", part[angle], flat).reshape(frequencies, m, c) for part in (cosine, sine))
-    # A tap is off by 1/2, a cosine by 1, so a product by |tap| + 2**bits / 2; real and imaginary parts both.
-    off = [int(size) + taps * 2 ** (bits - 1) for size in np.abs(flat).sum(axis=1)]
+    # A tap is off by 1/2 if any was rounded, a cosine by 1: a product by |tap| + 2**bits / 2, in both parts.
+    taken = taps * 2 ** (bits - 1) if exponent > kernel.exponent else 0
+    off = [int(size) + taken for size in np.abs(flat).sum(axis=1)]
     doubt = math.isqrt(2 * sum(each * each for each in off)) + 1
     largest = max(int(np.abs(real).max()), int(np.abs(imag).max()))
     drop = max(0, largest.bit_length() - width(2 * max(m, c)))
