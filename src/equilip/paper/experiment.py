@@ -16,20 +16,25 @@ class Published:
 
     largest_slope: the steepest that they found, standardised. gamma: the bound that it was trained with, if any.
     fast_gradient_error: the share of wrong classes after one gradient step of each of the experiment's sizes.
-    alike: whether our network is trained with the same settings, so that its numbers can reproduce these; otherwise
-    they only stand beside each other.
+    differs: what our network or its training has otherwise, so that its numbers only stand beside these; empty where
+    nothing is, so that they can reproduce them.
     """
 
     test_error_percent: float
     largest_slope: float
     gamma: float | None = None
     fast_gradient_error: tuple[float, ...] = ()
-    alike: bool = True
+    differs: str = ""
 
     @property
     def tightness(self) -> float | None:
         """largest_slope / gamma; None where they had no bound."""
         return None if self.gamma is None else self.largest_slope / self.gamma
+
+    @property
+    def alike(self) -> bool:
+        """Whether our numbers can reproduce these."""
+        return not self.differs
 
 
 @dataclass(frozen=True)

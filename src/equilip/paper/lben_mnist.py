@@ -37,7 +37,8 @@ def experiment(
     seed: of every training and every search. limit: use only the first samples of each part of the data.
     """
     bounds = {f"lben-{gamma:g}": gamma for gamma in GAMMAS}
-    published = figures(NAME, bounds, unlike=[counterpart for _, counterpart in MARGINS])
+    unlike = {counterpart: "in what units the authors' c is we do not know" for _, counterpart in MARGINS}
+    published = figures(NAME, bounds, unlike=unlike, shortened=quick or limit is not None)
 
     def network(name: str, label: str, counterpart: str | None = None, **changes: Any) -> Network:
         config = TrainConfig(

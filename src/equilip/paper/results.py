@@ -56,8 +56,9 @@ class Result:
 
     @property
     def tightness_reproduced(self) -> bool | None:
-        """Whether the slope found is as near to the proved bound as the authors' was to γ; None where they had none."""
-        if self.published is None or self.published.tightness is None:
+        """Whether the slope found is as near to the proved bound as the authors' was to γ; None where they had none, or
+        where none of the kind was published."""
+        if self.published is None or not self.published.alike or self.published.tightness is None:
             return None
         return self.tightness is not None and self.tightness >= self.published.tightness
 

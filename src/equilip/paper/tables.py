@@ -82,14 +82,17 @@ def verdicts(results: Sequence[Result]) -> list[str]:
         for result in bounded
         if result.tightness_reproduced is False
     ]
-    found = [
-        # Networks with other settings than the published ones stand in the table, and are not counted here.
-        _said(len(compared), above, f"test errors at most {ROOM:g} points above the published ones"),
-        _said(len(bounded), looser, "bounds at least as tight (found / proved) as published (found / γ)"),
-    ]
-    other = [result.network.label for result in results if result.published is not None and not result.published.alike]
-    if other:
-        found.append(f"Not compared, because the published settings are not known: {', '.join(other)}.")
+    # Networks that differ from the published ones stand in the table, and are not counted here.
+    found = []
+    if compared:
+        found.append(_said(len(compared), above, f"test errors at most {ROOM:g} points above the published ones"))
+    if bounded:
+        found.append(_said(len(bounded), looser, "bounds at least as tight (found / proved) as published (found / γ)"))
+    other: dict[str, list[str]] = {}
+    for result in results:
+        if result.published is not None and not result.published.alike:
+            other.setdefault(result.published.differs, []).append(result.network.label)
+    found += [f"Not compared, as {differs}: {', '.join(labels)}." for differs, labels in other.items()]
     for result in results:
         if result.unconverged or result.train_unconverged:
             found.append(
