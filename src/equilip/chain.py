@@ -129,7 +129,7 @@ class Chain:
                 raise InputError(f"{name} holds NaN or infinity: such a network cannot be saved")
         header = {"format": FORMAT, "layers": self._described()}
         text = json.dumps(header, sort_keys=True, separators=(",", ":"))
-        content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         return safetensors.torch.save(content, metadata={"equilip": text})
 
     @property

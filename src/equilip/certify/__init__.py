@@ -14,6 +14,7 @@ from equilip.certify.local import LocalBound, lipschitz_local
 from equilip.certify.monotone import Monotone, monotone
 from equilip.certify.norms import product_of_norms
 from equilip.certify.pairs import RowBounds, rows
+from equilip.certify.product import ProductBound, check_product, product_bound, product_rows
 from equilip.certify.promise import ALLOWANCE, check_guarantee
 from equilip.certify.radius import radius
 from equilip.certify.recall import recall
@@ -29,11 +30,13 @@ __all__ = [
     "LinfMargins",
     "LocalBound",
     "Monotone",
+    "ProductBound",
     "Reachable",
     "RowBounds",
     "Slopes",
     "certified_linf",
     "check_guarantee",
+    "check_product",
     "contraction_bounds",
     "interval",
     "linf_margins",
@@ -43,7 +46,9 @@ __all__ = [
     "lipschitz_local",
     "monotone",
     "norm_bound",
+    "product_bound",
     "product_of_norms",
+    "product_rows",
     "prove",
     "radius",
     "raw_bound",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from equilip.certify.bounds import lipschitz
+from equilip.chain import Network
 from equilip.errors import InputError
 from equilip.form import Form
 from equilip.operators import Dense, Zero
@@ -31,7 +32,7 @@ class Margins:
     error: Tensor
 
 
-def inputs_of(form: Form, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def inputs_of(form: Network, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Raw inputs (batch, p) and labels (batch,) after checking them; InputError names what is wrong."""
     x = x.detach()
     if x.dim() == 1 and form.in_size == x.shape[0]:

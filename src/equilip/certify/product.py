@@ -19,14 +19,17 @@ import torch
 
 import equilip
 from equilip.certify.bounds import Bound
+from equilip.certify.pairs import SQRT2, RowBounds
+from equilip.certify.promise import ALLOWANCE
 from equilip.chain import Chain
 from equilip.checker.chain import parse_chain
 from equilip.checker.exact import Budget
 from equilip.checker.files import parse_metadata
 from equilip.checker.verdict import Refused
-from equilip.errors import ProofError
+from equilip.errors import InputError, ProofError
 from equilip.form import write_whole
 from equilip.links import Linear, Link, Sandwich, Scale
+from equilip.nn.guarantee import Guarantee
 from equilip.operators import Dense
 from equilip.rounding import Array, gamma, up
 
@@ -133,11 +136,39 @@ def _weights(link: Link) -> tuple[float, ...] | None:
     return tuple(r.cpu().tolist())
 
 
-def last_rows(chain: Chain, bound: ProductBound) -> tuple[Array, float] | None:
-    """The rows (q, features) of the last layer, and a bound on what they read, times a scale that follows them.
+def product_rows(chain: Chain, bound: ProductBound) -> RowBounds:
+    """Bounds for every output and every pair of outputs of a chain, from its ``bound`` and the rows of its last layer.
 
-    None where the last layer is no matrix.
+    Where the last layer is a matrix, y_i - y_j moves by at most ‖a_i - a_j‖ times the factors of all the other layers.
     """
+    start = time.monotonic()
+    q = chain.out_size
+    caps = RowBounds(
+        np.full(q, bound.value), up(SQRT2 * bound.value) * (1.0 - np.eye(q)),
+        np.full(q, bound.value_raw), up(SQRT2 * bound.value_raw) * (1.0 - np.eye(q)),
+        "product", 0.0, bound.form_sha256,
+    )  # fmt: skip
+    last = _last_rows(chain, bound)
+    if last is None:
+        return caps
+    rows, before = last
+    grown = 1.0 + 2.0 * gamma(rows.shape[1] + 8)
+    raw = raw_of(chain, before)
+    sizes = np.linalg.norm(rows, axis=1) * grown + 1e-300
+    apart = (np.array([np.linalg.norm(row - rows, axis=1) for row in rows]) * grown + 1e-300) * (1.0 - np.eye(q))
+    return RowBounds(
+        np.minimum(up(sizes * before), caps.outputs),
+        np.minimum(up(apart * before) * (1.0 - np.eye(q)), caps.pairs),
+        np.minimum(up(sizes * raw), caps.outputs_raw),
+        np.minimum(up(apart * raw) * (1.0 - np.eye(q)), caps.pairs_raw),
+        "product",
+        time.monotonic() - start,
+        bound.form_sha256,
+    )
+
+
+def _last_rows(chain: Chain, bound: ProductBound) -> tuple[Array, float] | None:
+    """The rows (q, features) of the last layer, and the product of all other factors; None where it is no matrix."""
     links, factors = list(chain.links), [Fraction(factor) for factor in bound.factors]
     scale = Fraction(1)
     while links and isinstance(links[-1], Scale):
@@ -145,12 +176,25 @@ def last_rows(chain: Chain, bound: ProductBound) -> tuple[Array, float] | None:
         links.pop()
     if not links or not isinstance(links[-1], Linear) or not isinstance(links[-1].map, Dense):
         return None
-    A = links[-1].map.matrix.detach().cpu().double().numpy()
-    return A, float_above(math.prod(factors[:-1], start=scale))
+    rows = links[-1].map.matrix.detach().cpu().double().numpy()
+    return rows, float_above(math.prod(factors[:-1], start=scale))
 
 
-def row_slopes(rows: Array) -> tuple[Array, Array]:
-    """‖a_i‖ (q,) and ‖a_i - a_j‖ (q, q), rounded up."""
-    grown = 1.0 + 2.0 * gamma(rows.shape[1] + 8)
-    apart = np.array([np.linalg.norm(row - rows, axis=1) for row in rows])
-    return np.linalg.norm(rows, axis=1) * grown + 1e-300, (apart * grown + 1e-300) * (1.0 - np.eye(len(rows)))
+def own_product(chain: Chain, bound: Bound | None) -> ProductBound:
+    """``bound`` if it speaks of ``chain``, a new one if it is None; InputError if it is another network's."""
+    if bound is None:
+        return product_bound(chain)
+    if bound.form_sha256 != chain.sha256 or not isinstance(bound, ProductBound):
+        raise InputError("the bound is for another network: its sha256 does not match; certify this one first")
+    return bound
+
+
+def check_product(chain: Chain, guarantee: Guarantee, bound: ProductBound | None = None) -> None:
+    """Return if the promised bound is proved, up to ``ALLOWANCE`` for every layer; raise ProofError if not."""
+    bound = own_product(chain, bound)
+    limit = math.inf if guarantee.bound is None else guarantee.bound * (1.0 + ALLOWANCE) ** len(chain.links)
+    if bound.value > limit:
+        raise ProofError(
+            f"the network promises the bound {guarantee.bound:.6g}, and the product of what is proved of its layers' "
+            f"stored numbers is {bound.value:.6g}: use float64"
+        )

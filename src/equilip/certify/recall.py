@@ -11,8 +11,10 @@ import numpy as np
 
 from equilip.certify.bounds import Bound, per_unit, slopes_of, uniform_std
 from equilip.certify.construction import Constructed, by_construction, is_constructed
+from equilip.certify.product import ProductBound, product_bound
 from equilip.certify.rigour import Prover
 from equilip.certify.system import HasForm, as_form, from_form
+from equilip.chain import Chain
 from equilip.checker.files import MAX_CERTIFICATE, hexadecimal, parse_certificate, parse_json, read
 from equilip.checker.verdict import Refused, Unreadable
 from equilip.errors import IllPosedError, ProofError
@@ -20,20 +22,22 @@ from equilip.form import Form
 from equilip.rounding import Array
 
 
-def recall(path: str | os.PathLike[str], model: Form | HasForm) -> Bound | None:
+def recall(path: str | os.PathLike[str], model: Form | HasForm | Chain) -> Bound | None:
     """The bound that certificate.json at ``path`` claims of ``model``, where it is true; None otherwise.
 
     Its multipliers are taken and both its bounds proved again, as :func:`lipschitz` proves them: what the file says is
     not believed. So None means that there is no such file, that it cannot be read, that it speaks of another form, or
     that it claims too much. Much faster than the search for the multipliers.
     """
-    form = as_form(model)
+    form = model if isinstance(model, Chain) else as_form(model)
     start = time.monotonic()
     try:
         content = read(Path(path), MAX_CERTIFICATE)
         stated = parse_certificate(content)
         if stated.sha256 != form.sha256:
             return None
+        if isinstance(form, Chain):
+            return _product(form, *(_stated(stated.claims, unit) for unit in ("standardised", "raw")))
         if is_constructed(form):
             return _constructed(form, *(_stated(stated.claims, unit) for unit in ("standardised", "raw")))
         claims = {unit: _claim(stated.claims, unit, form.hidden_size) for unit in ("standardised", "raw")}
@@ -91,6 +95,18 @@ def _constructed(form: Form, standardised: dict[str, object], raw: dict[str, obj
     except ProofError:
         return None
     return replace(found, value_raw=value_raw) if value_raw >= found.value_raw else None
+
+
+def _product(chain: Chain, standardised: dict[str, object], raw: dict[str, object]) -> ProductBound | None:
+    """The bound of a chain, where the product of what is proved of its layers is no larger than what is claimed."""
+    value, value_raw = (hexadecimal(claim.get("bound"), "bound") for claim in (standardised, raw))
+    try:
+        found = product_bound(chain)
+    except ProofError:
+        return None
+    if value < found.value or value_raw < found.value_raw:
+        return None
+    return replace(found, value=value, value_raw=value_raw)
 
 
 def _proved(form: Form, lam: Array, value: float, *, raw: bool) -> bool:
