@@ -13,6 +13,7 @@ import scipy.io
 import torch
 
 from equilip import checker, interop
+from equilip.cli import main
 from equilip.data import Dataset, known
 from equilip.data.catalogue import SVHN, MatFile
 from equilip.nn import LBENConv
@@ -116,6 +117,19 @@ def test_the_networks_are_like_the_published_ones_but_for_what_is_said(name: str
     }
     assert network.published is not None
     assert network.published.alike == (ours.input_layer is theirs.input_layer)
+
+
+def test_without_data_it_says_what_to_fetch_and_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--quick", "--jobs", "1", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(["reproduce", "lben-svhn", *options]) == 2
+    said = capsys.readouterr().err
+    for name in ("train_32x32.mat", "test_32x32.mat"):
+        assert f"http://ufldl.stanford.edu/housenumbers/{name}" in said
+    assert str(tmp_path / "svhn") in said
+    assert main(["reproduce", "lben-cifar10", *options]) == 2
+    said = capsys.readouterr().err
+    assert "data_batch_1.bin" in said
+    assert "cifar-10-binary.tar.gz" in said
 
 
 @needs_shared

@@ -49,9 +49,13 @@ def _find(data_dir: Path, source: Source) -> Path:
     started = max(folders, key=lambda folder: sum(present(folder, name) is not None for name in source.files))
     missing = [name for name in source.files if present(started, name) is None]
     place = started if len(missing) < len(source.files) else data_dir
+    # What is not offered by its own name is packed into what is.
+    offered = [file.name for file in source.downloads if file.name.removesuffix(".gz") in missing]
+    addresses = [source.mirrors[0] + name for name in offered or [file.name for file in source.downloads]]
     raise DataError(
         f"{place} lacks {', '.join(missing)} (or the same with .gz) of {source.title}; "
-        f"put them there or in {data_dir / source.folders[0]}, or leave out --data-dir to download them"
+        f"put them there or in {data_dir / source.folders[0]} (from {', '.join(addresses)}), "
+        "or leave out --data-dir to download them"
     )
 
 
