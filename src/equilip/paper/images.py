@@ -53,7 +53,7 @@ def images(
 ) -> Experiment:
     """The experiment on one data set. published: the authors' figures, by the names of the networks here.
 
-    quick: some of the networks, with 8 channels, on 3,000 samples of each part and for four epochs. limit: use only the
+    quick: some of the networks, with 8 channels, on 2,000 samples of each part and for four epochs. limit: use only the
     first samples of each part of the data. seed: of every training and every search.
     """
     channels = 8 if quick else CHANNELS
@@ -61,7 +61,7 @@ def images(
     def network(own: str, label: str, **changes: Any) -> Network:
         config = TrainConfig(
             data=data,
-            limit=(limit or 3000) if quick else limit,
+            limit=(limit or 2000) if quick else limit,
             epochs=4 if quick else 25,
             batch=32 if quick else 128,
             lr=3e-3 if quick else 1e-3,
@@ -94,10 +94,10 @@ def images(
     if quick:
         networks = tuple(network for network in networks if network.name in QUICK)
     measures = Measures(
-        attacked=50 if quick else 200,
+        attacked=20 if quick else 200,
         eps=(0.1, 0.25, 0.5) if quick else (0.1, 0.25, 0.5, 1.0),
         sizes=published.sizes,
-        stepped=200 if quick else 500,
+        stepped=100 if quick else 500,
         starts=4 if quick else 16,
         rounds=1 if quick else 8,
     )
