@@ -13,7 +13,8 @@ from equilip.paper.published import figures
 
 #: What differs from the published networks, of those for which something does.
 UNLIKE = {
-    "full-1": "our input layer is weighted by Λ and theirs is plain",
+    "full-1": "our input layer is weighted by Λ, theirs is plain, and training starts at other sizes of both ends",
+    "identity-5": "training starts at other sizes of the input layer and of the output map",
     "dense-1": "how long theirs was trained we do not know",
 }
 
