@@ -72,7 +72,7 @@ def test_mistakes_are_named(values: dict[str, object], says: str) -> None:
     [
         ({"kind": "cpl-conv", "image": (1, 1, 5), "patch": 2}, "choose another patch"),
         ({"kind": "cpl-conv", "image": (1, 8, 8), "patch": 2, "pool": 3}, "choose another pool"),
-        ({"kind": "cpl-conv", "image": (1, 28, 28)}, "larger patch"),
+        ({"kind": "cpl-conv", "image": (1, 999, 999)}, "larger patch"),
         ({"kind": "cayley-conv", "image": (1, 8, 8)}, "give padding circular"),
         ({"kind": "sll-conv", "image": (1, 8, 8), "patch": 4, "padding": "circular"}, "smaller kernel"),
         ({"kind": "sll-conv", "image": (8, 8)}, "three dimensions"),

@@ -14,7 +14,7 @@ from equilip.certify.local import LocalBound, lipschitz_local
 from equilip.certify.monotone import Monotone, monotone
 from equilip.certify.norms import product_of_norms
 from equilip.certify.pairs import RowBounds, rows
-from equilip.certify.product import ProductBound, check_product, product_bound, product_rows
+from equilip.certify.product import ProductBound, check_product, product_bound, product_rows, raw_of
 from equilip.certify.promise import ALLOWANCE, check_guarantee
 from equilip.certify.radius import radius
 from equilip.certify.recall import recall
@@ -52,6 +52,7 @@ __all__ = [
     "prove",
     "radius",
     "raw_bound",
+    "raw_of",
     "reachable",
     "recall",
     "rows",

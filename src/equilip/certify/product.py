@@ -21,7 +21,7 @@ import equilip
 from equilip.certify.bounds import Bound
 from equilip.certify.pairs import SQRT2, RowBounds
 from equilip.certify.promise import ALLOWANCE
-from equilip.chain import Chain
+from equilip.chain import Chain, Network
 from equilip.checker.chain import parse_chain
 from equilip.checker.exact import Budget
 from equilip.checker.files import parse_metadata
@@ -116,11 +116,11 @@ def float_above(number: Fraction) -> float:
     return found if Fraction(found) >= number else up(found)
 
 
-def raw_of(chain: Chain, value: float) -> float:
-    """A bound for raw inputs: r with r min(std) >= value in exact arithmetic."""
-    if chain.standardisation is None:
+def raw_of(network: Network, value: float) -> float:
+    """A bound for raw inputs from one for standardised ones: r with r min(std) >= value in exact arithmetic."""
+    if network.standardisation is None:
         return value
-    return float_above(Fraction(value) / Fraction(float(chain.standardisation.std.min())))
+    return float_above(Fraction(value) / Fraction(float(network.standardisation.std.min())))
 
 
 def _weights(link: Link) -> tuple[float, ...] | None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from equilip.cli.output import Output
 
 if TYPE_CHECKING:
+    from equilip.chain import Network
     from equilip.data import Dataset
-    from equilip.form import Form
 
 
-def load_data(options: argparse.Namespace, own: str | None, form: Form, output: Output) -> tuple[str, Dataset]:
+def load_data(options: argparse.Namespace, own: str | None, form: Network, output: Output) -> tuple[str, Dataset]:
     """The data set of ``--data``, else the run's ``own``, by name; ConfigError where there is none or it does not fit.
 
     ``options`` are those of a command with RUN, ``--data`` and ``options.add_data``.

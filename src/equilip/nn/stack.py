@@ -12,7 +12,8 @@ from torch import Tensor
 
 from equilip import form as forms
 from equilip.activations import Activation
-from equilip.chain import Chain
+from equilip.chain import Chain, Network
+from equilip.checker.files import MAX_ROWS
 from equilip.errors import InputError
 from equilip.form import Form, Standardisation
 from equilip.links import Scale
@@ -143,6 +144,11 @@ class Stack(torch.nn.Module):
         own = [link for layer in self._members() for link in links_of(layer)]
         standardisation = None if self.input is None else self.input.standardisation()
         return Chain((*own, Scale(self.gamma, self.out_features)), standardisation)
+
+    def network(self) -> Network:
+        """What the stack is kept and certified as: one form where the checker reads one so large, else a chain."""
+        neurons = sum(len(layer.guarantee().multipliers) for layer in self._members())
+        return self.form() if neurons + self.out_features <= MAX_ROWS else self.chain()
 
     def guarantee(self) -> Guarantee:
         """The layers' multipliers prove the whole: at γ = 1 the inequalities of their LMIs add up along the stack."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from equilip.train.loop import fit
     from equilip.train.metrics import EpochMetrics
     from equilip.train.penalties import CLIP, Discrepancy, Jacobian
-    from equilip.train.runs import load_form, load_run
+    from equilip.train.runs import load_form, load_network, load_run
     from equilip.train.session import resume, train
 
 _ROOMS = {
@@ -27,6 +27,7 @@ _ROOMS = {
     "Jacobian": "penalties",
     "fit": "loop",
     "load_form": "runs",
+    "load_network": "runs",
     "load_run": "runs",
     "resume": "session",
     "train": "session",
@@ -42,6 +43,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load_form",
+    "load_network",
     "load_run",
     "resume",
     "train",

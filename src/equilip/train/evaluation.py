@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from equilip import nn
+from equilip.certify.chained import outputs
+from equilip.certify.product import product_bound
+from equilip.chain import Chain, Network
 from equilip.errors import ConfigError
-from equilip.form import Form
 from equilip.solve import Plan, Prover, Settings, Solution, equilibrium
 
 #: Numbers of hidden neurons, over all samples, that are worked on at a time: as many as the solvers iterate at a time.
@@ -80,7 +82,8 @@ class Evaluation:
     test_error_percent: share of the n samples whose largest output is not the label. A sample without an
         equilibrium has no output, so it counts as wrong.
     max_residual: largest relative residual ‖z - σ(Wz + Uξ + b)‖ / ‖z‖ of the samples that converged.
-    max_error_bound: largest proven distance to the true equilibrium, None where nothing could be proved.
+    max_error_bound: largest proven distance to the true equilibrium, of a chain to the true output; None where nothing
+        could be proved.
     unconverged: samples for which the solver found no equilibrium. iterations: steps it took.
     """
 
@@ -99,16 +102,18 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate(form: Form, x: Tensor, y: Tensor, settings: Settings | None = None) -> Evaluation:
+def evaluate(form: Network, x: Tensor, y: Tensor, settings: Settings | None = None) -> Evaluation:
     """Solve ``form`` for the raw inputs x, (n, p), and compare with the labels y, (n,).
 
     Computes in the dtype and on the device of the form. Samples that do not converge are counted, whatever
-    the settings say; an ill-posed W raises IllPosedError unless the settings allow it.
+    the settings say; an ill-posed W raises IllPosedError unless the settings allow it. In a chain nothing is solved.
     """
     if x.dim() != 2 or x.shape[1] != form.in_size:
         raise ConfigError(f"the network takes {form.in_size} numbers; the data has {tuple(x.shape)[1:]}")
     if not len(x):
         raise ConfigError("there is no sample to evaluate")
+    if isinstance(form, Chain):
+        return _evaluate_chain(form, x, y)
     settings = Settings() if settings is None else settings
     start = time.perf_counter()
     settings = replace(settings, raise_on_failure=False)
@@ -135,6 +140,30 @@ def evaluate(form: Form, x: Tensor, y: Tensor, settings: Settings | None = None)
         iterations=iterations,
         tolerance=tolerance,
         dtype=str(form.dtype).removeprefix("torch."),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _evaluate_chain(chain: Chain, x: Tensor, y: Tensor) -> Evaluation:
+    """The same of a chain; the distance to the exact output is proved in float64 only."""
+    start = time.perf_counter()
+    bound = None
+    if chain.dtype == torch.float64:
+        found = outputs(chain, x, product_bound(chain))
+        given, bound = found.y, float(found.error.max())
+    else:
+        size = rows_at_a_time(max(max(link.in_size, link.neurons) for link in chain.links))
+        with torch.no_grad():
+            given = torch.cat([chain.apply(rows.to(chain.device, chain.dtype)) for rows in x.split(size)]).cpu()
+    return Evaluation(
+        test_error_percent=100.0 * int((given.argmax(1) != y.cpu()).sum()) / len(y),
+        n=len(y),
+        max_residual=0.0,
+        max_error_bound=bound if bound is None or math.isfinite(bound) else None,
+        unconverged=0,
+        iterations=0,
+        tolerance=0.0,
+        dtype=str(chain.dtype).removeprefix("torch."),
         seconds=time.perf_counter() - start,
     )
 

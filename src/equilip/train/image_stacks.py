@@ -10,7 +10,7 @@ import torch
 
 from equilip import nn
 from equilip.activations import Activation
-from equilip.checker.files import MAX_ROWS
+from equilip.checker.files import MAX_INPUTS
 from equilip.errors import ConfigError
 from equilip.form import Standardisation
 from equilip.nn.image import LinearImageLayer
@@ -64,11 +64,10 @@ class ImageStackConfig:
                 f"a kernel of {self.kernel} does not fit on hidden images of {self.pixels[0]} x {self.pixels[1]} "
                 "pixels: choose a smaller kernel or patch"
             )
-        neurons = self.depth * self.neurons
-        if neurons > MAX_ROWS - 100:
+        if self.neurons > MAX_INPUTS:
             raise ConfigError(
-                f"{self.depth} layers of {self.neurons} neurons are more than certificates are checked for "
-                f"({MAX_ROWS - 100}): choose a smaller width (channels) or a larger patch"
+                f"layers of {self.neurons} neurons are larger than certificates are checked for ({MAX_INPUTS}): "
+                "choose a smaller width (channels) or a larger patch"
             )
 
     @property

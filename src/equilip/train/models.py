@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 import torch
 
 from equilip import activations, nn
+from equilip.chain import Network
 from equilip.data import Dataset
 from equilip.errors import ConfigError
 from equilip.form import Form, Standardisation
@@ -121,6 +122,11 @@ class ModelConfig:
             return None
         names = ("kind", "image", "channels", "kernel", "padding", "pool", "patch")
         return ImageStackConfig(depth=len(self.hidden), **{name: getattr(self, name) for name in names})
+
+
+def network(model: Model) -> Network:
+    """What a model is kept and certified as: its form, or a chain of layers where that would be too large."""
+    return model.network() if isinstance(model, nn.Stack) else model.form()
 
 
 def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:

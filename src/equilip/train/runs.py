@@ -24,14 +24,14 @@ import safetensors.torch
 import torch
 
 import equilip
-from equilip import form as forms
-from equilip import nn
-from equilip.certify import check_guarantee, monotone
-from equilip.errors import ConfigError, FormatError
+from equilip import chain, nn
+from equilip.certify import check_guarantee, check_product, monotone
+from equilip.chain import Chain, Network
+from equilip.errors import ConfigError, FormatError, InputError
 from equilip.form import Form, Standardisation, write_whole
 from equilip.train import toml
 from equilip.train.config import TrainConfig
-from equilip.train.models import Model, ModelConfig, build
+from equilip.train.models import Model, ModelConfig, build, network
 
 FORMAT = "equilip.run/1"
 MODEL_FORMAT = "equilip.model/1"
@@ -145,11 +145,16 @@ def write_config(path: Path, config: RunConfig) -> None:
     write_whole(path / "config.toml", config.to_toml().encode())
 
 
-def realise(model: Model) -> Form:
-    """The form of a model, held against what the model promises. ProofError when its numbers do not keep that."""
+def realise(model: Model) -> Network:
+    """The form or chain of a model, held against what it promises. ProofError when its numbers do not keep that."""
     with torch.no_grad():
-        form = model.form().detach()
-    check_guarantee(form, model.guarantee())
+        form = network(model).detach()
+    promise = model.guarantee()
+    if isinstance(form, Chain):
+        if promise is not None:
+            check_product(form, promise)
+        return form
+    check_guarantee(form, promise)
     if isinstance(model, nn.MonotonicWrapper):
         monotone(form, model.directions, bound=model.slope)
     return form
@@ -161,7 +166,7 @@ def write_model(path: Path, model: Model) -> str:
     Nothing is proved here: whether the numbers keep what the model promises is for :func:`realise` to say.
     """
     with torch.no_grad():
-        form = model.form().detach()
+        form = network(model).detach()
     digest = form.save(path / "form.safetensors")
     header = json.dumps({"format": MODEL_FORMAT, "form": digest}, sort_keys=True, separators=(",", ":"))
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -224,7 +229,18 @@ def load_config(path: str | os.PathLike[str]) -> RunConfig:
 
 def load_form(path: str | os.PathLike[str]) -> Form:
     """The form of a run, checked against the model beside it. ConfigError when the run is unfinished,
-    FormatError when its files do not belong together."""
+    FormatError when its files do not belong together, InputError where the network is a chain of layers."""
+    found = load_network(path)
+    if isinstance(found, Chain):
+        raise InputError(
+            f"{path} holds a chain of layers, because its {found.hidden_size} neurons are too many for one form: it "
+            "can be evaluated, and certified, attacked and reported in l2; train a smaller one for anything else"
+        )
+    return found
+
+
+def load_network(path: str | os.PathLike[str]) -> Network:
+    """The form or the chain of a run, with the same checks and the same errors."""
     folder = Path(path)
     load_config(folder)
     return _load_form(folder)[0]
@@ -250,7 +266,7 @@ def load_run(path: str | os.PathLike[str]) -> tuple[RunConfig, Model]:
         )
     like = torch.zeros(form.in_size)
     placeholder = Standardisation(like, like + 1) if shape.standardised else None
-    model = build(shape, standardisation=placeholder, form=form)
+    model = build(shape, standardisation=placeholder, form=None if isinstance(form, Chain) else form)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -259,7 +275,7 @@ def load_run(path: str | os.PathLike[str]) -> tuple[RunConfig, Model]:
     return config, model.eval()
 
 
-def _load_form(folder: Path) -> tuple[Form, dict[str, torch.Tensor]]:
+def _load_form(folder: Path) -> tuple[Network, dict[str, torch.Tensor]]:
     for name in ("form.safetensors", "model.safetensors"):
         if not (folder / name).is_file():
             raise ConfigError(
@@ -276,7 +292,7 @@ def _load_form(folder: Path) -> tuple[Form, dict[str, torch.Tensor]]:
         raise FormatError(f"{file} is not a model of equilip, or it is damaged: {error}") from error
     if version != MODEL_FORMAT:
         raise FormatError(f"{file} has format {version!r}; this version of equilip reads {MODEL_FORMAT!r}")
-    form = forms.load(folder / "form.safetensors")
+    form = chain.load(folder / "form.safetensors")
     digest = hashlib.sha256((folder / "form.safetensors").read_bytes()).hexdigest()
     if digest != named:
         raise FormatError(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from equilip.certify import Bound
+    from equilip.chain import Network
+    from equilip.nn import Guarantee
 
 
 def arguments(parser: Parser) -> None:
@@ -79,27 +81,22 @@ def run(options: argparse.Namespace, output: Output) -> int:
         return linf.certify(options, output)
     start = time.perf_counter()
     from equilip import certify
-    from equilip.errors import IllPosedError, ProofError
+    from equilip.chain import Chain
     from equilip.nn import MonotonicWrapper
-    from equilip.train import load_form, load_run
+    from equilip.train import load_network, load_run
     from equilip.train.devices import device
 
     device(options.device)
     config, model = load_run(options.run)
-    form = load_form(options.run)
+    form = load_network(options.run)
     dataset = None
     if options.eps or options.radius:
         name, dataset = load_data(options, config.data, form, output)
     guarantee = model.guarantee()
-    try:
-        bound = certify.lipschitz(form, seconds=options.seconds)
-    except (IllPosedError, ProofError):
-        # Where something was promised, this says what broke it and what to do.
-        certify.check_guarantee(form, guarantee)
-        raise
-    certify.check_guarantee(form, guarantee, bound=bound)
-    path = f"{options.run}/certificate.json"
-    found = certify.monotone(form, model.directions, bound=model.slope) if isinstance(model, MonotonicWrapper) else None
+    bound = proved(form, guarantee, options.seconds)
+    path, found = f"{options.run}/certificate.json", None
+    if isinstance(model, MonotonicWrapper) and not isinstance(form, Chain):
+        found = certify.monotone(form, model.directions, bound=model.slope)
     certify.write_certificate(bound, path, monotone=found) if found is not None else bound.save(path)
     declared = None if guarantee is None else guarantee.bound
     values: dict[str, Any] = {
@@ -107,10 +104,11 @@ def run(options: argparse.Namespace, output: Output) -> int:
         "norm": bound.norm,
         "declared": declared,
         "certified": bound.value,
-        "declared_raw": None if declared is None else certify.raw_bound(form, declared),
+        "declared_raw": None if declared is None else certify.raw_of(form, declared),
         "certified_raw": bound.value_raw,
-        "product_of_norms": certify.product_of_norms(form),
-        "product_of_norms_raw": certify.product_of_norms(form, raw=True),
+        # The bound of a chain is the product of its layers' norms.
+        "product_of_norms": None if isinstance(form, Chain) else certify.product_of_norms(form),
+        "product_of_norms_raw": None if isinstance(form, Chain) else certify.product_of_norms(form, raw=True),
         "method": bound.method,
         "converged": bound.converged,
         "note": bound.note,
@@ -132,7 +130,11 @@ def run(options: argparse.Namespace, output: Output) -> int:
             ],
         )
     if dataset is not None:
-        pairs = certify.rows(form, bound, method=options.pairs, seconds=options.seconds)
+        if isinstance(bound, certify.ProductBound) and isinstance(form, Chain):
+            pairs = certify.product_rows(form, bound)
+        else:
+            assert not isinstance(form, Chain)
+            pairs = certify.rows(form, bound, method=options.pairs, seconds=options.seconds)
         x = dataset.test_x.flatten(1)
         radii = certify.radius(form, x, dataset.test_y, bound=bound, pairs=pairs)
         values |= {"data": name, "pairs": options.pairs, **robustness(radii, options.eps)}
@@ -140,6 +142,27 @@ def run(options: argparse.Namespace, output: Output) -> int:
     output.line(f"{path} written; check it: equilip verify {path}")
     output.result({**values, "total_seconds": time.perf_counter() - start})
     return 0
+
+
+def proved(network: Network, guarantee: Guarantee | None, seconds: float) -> Bound:
+    """The bound of a form or a chain; ProofError where the stored numbers do not keep what is promised."""
+    from equilip import certify
+    from equilip.chain import Chain
+    from equilip.errors import IllPosedError, ProofError
+
+    if isinstance(network, Chain):
+        product = certify.product_bound(network)
+        if guarantee is not None:
+            certify.check_product(network, guarantee, product)
+        return product
+    try:
+        bound = certify.lipschitz(network, seconds=seconds)
+    except (IllPosedError, ProofError):
+        # Where something was promised, this says what broke it and what to do.
+        certify.check_guarantee(network, guarantee)
+        raise
+    certify.check_guarantee(network, guarantee, bound=bound)
+    return bound
 
 
 def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
@@ -154,7 +177,11 @@ def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if values["product_of_norms"] is not None:
         found.append(("product of norms, for comparison", slopes("product_of_norms")))
-    how = {"sdp": "semidefinite programme", "scale": "best multiple of known multipliers"}
+    how = {
+        "sdp": "semidefinite programme",
+        "scale": "best multiple of known multipliers",
+        "product": "none: a product of the layers' bounds",
+    }
     found += [
         (
             "multipliers from",

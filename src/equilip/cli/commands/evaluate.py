@@ -36,11 +36,11 @@ def arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace, output: Output) -> int:
     from equilip.errors import IllPosedError
     from equilip.solve import Settings
-    from equilip.train import evaluate, load_form, runs
+    from equilip.train import evaluate, load_network, runs
     from equilip.train.devices import device, dtype
 
     config = runs.load_config(options.run)
-    form = load_form(options.run).to(dtype(options.dtype), device(options.device))
+    form = load_network(options.run).to(dtype(options.dtype), device(options.device))
     settings = Settings(
         tolerance=options.tolerance, raise_on_failure=False, require_well_posed=not options.allow_ill_posed
     )
