@@ -25,7 +25,7 @@ from torch import Tensor
 from equilip import activations
 from equilip.activations import Activation, Blockwise
 from equilip.errors import FormatError, InputError
-from equilip.operators import Contraction, Dense, Operator, Recurrence, Zero
+from equilip.operators import Contraction, Dense, Operator, Recurrence, Tiers, Zero
 
 FORMAT = "equilip.form/1"
 CONVOLUTIONAL = "equilip.form/2"
@@ -190,6 +190,11 @@ class Form:
             kernels = contracting.parts(self)
             own = {**contracting.tensors(kernels), "b": self.b, "c": self.c}
             return own, CONVOLUTIONAL, contracting.describe(kernels)
+        if isinstance(self.W, Tiers):
+            from equilip import tiered
+
+            tiers = tiered.parts(self)
+            return {**tiered.tensors(tiers), "b": self.b, "c": self.c}, CONVOLUTIONAL, tiered.describe(tiers)
         tensors = {"W": self.W.dense(), "U": self.U.dense(), "b": self.b, "C": self.C.dense(), "c": self.c}
         if not isinstance(self.D, Zero):
             tensors["D"] = self.D.dense()
@@ -296,7 +301,7 @@ def load(path: str | os.PathLike[str]) -> Form:
     # Convolutional ones hold kernels: of W itself where it contracts, or of what it is made of.
     convolutional = version == CONVOLUTIONAL
     constructed = convolutional and "W" not in tensors
-    own = {"A", "B", "lam"} if constructed else {"W"}
+    own = {"A", "B", "K" if "K" in tensors else "lam"} if constructed else {"W"}
     missing = (own | {"U", "b", "C", "c"}) - tensors.keys()
     unknown = tensors.keys() - own - {"U", "b", "C", "c", "mean", "std"} - (set() if convolutional else {"lam", "D"})
     if missing or unknown or ("mean" in tensors) != ("std" in tensors):
@@ -331,7 +336,7 @@ def load(path: str | os.PathLike[str]) -> Form:
 
 
 def _load_convolutional(path: Path, header: dict[str, object], tensors: dict[str, Tensor]) -> Form:
-    from equilip import contracting, wiring
+    from equilip import contracting, tiered, wiring
 
     try:
         described = header["activation"]
@@ -340,6 +345,8 @@ def _load_convolutional(path: Path, header: dict[str, object], tensors: dict[str
         rest = (tensors["b"], tensors["c"], sigma, standardisation)
         if "W" in tensors:
             form = contracting.form(contracting.restore(header["operators"], tensors), *rest)
+        elif "K" in tensors:
+            form = tiered.form(tiered.restore(header["operators"], tensors), *rest)
         else:
             form = wiring.form(wiring.restore(header["operators"], tensors), *rest)
         if tensors["b"].shape != (form.W.in_size,) or sum(block["size"] for block in described) != len(form.b):  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ import torch
 
 from equilip import certify, wiring
 from equilip import form as forms
-from equilip.certify.construction import Constructed, by_construction, head_square, input_square
+from equilip.certify.construction import Constructed, by_construction, facts, head_square, input_square
 from equilip.checker import check
 from equilip.checker import convolution as checked_convolution
 from equilip.errors import IllPosedError, InputError, ProofError
@@ -119,10 +119,10 @@ def test_the_scale_matters() -> None:
     bound = by_construction(model.form().detach())
     assert bound.value < 0.5 * 0.8
     assert slack(model.form().detach(), bound) >= -1e-9
-    wired = wiring.parts(model.form().detach())
+    known = facts(model.form().detach())
     C, U = model.form().C.dense().detach(), model.form().lam.diag() @ model.form().U.dense()  # type: ignore[union-attr]
-    assert float(torch.linalg.matrix_norm(C, 2)) ** 2 <= head_square(wired)
-    assert float(torch.linalg.matrix_norm(U.detach(), 2)) ** 2 <= float(input_square(wired))
+    assert float(torch.linalg.matrix_norm(C, 2)) ** 2 <= head_square(known)
+    assert float(torch.linalg.matrix_norm(U.detach(), 2)) ** 2 <= float(input_square(known))
 
 
 def certificate(folder: Path, model: LBENConv) -> tuple[Path, dict[str, object]]:

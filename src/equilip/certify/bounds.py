@@ -15,7 +15,7 @@ from equilip.certify.scale import Metric
 from equilip.certify.system import HasForm, System, array, as_form, from_form
 from equilip.errors import IllPosedError, InputError, ProofError
 from equilip.form import Form
-from equilip.operators import Recurrence
+from equilip.operators import WithProof
 from equilip.rounding import Array, up
 
 #: Up to this many neurons (and outputs) the semidefinite programme is solved unless asked otherwise.
@@ -93,7 +93,7 @@ def lipschitz(model: Form | HasForm, *, method: str = "auto", seconds: float = 6
     if method not in ("auto", "sdp", "scale"):
         raise InputError(f"method {method!r} is unknown; choose auto, sdp or scale")
     form = as_form(model)
-    if isinstance(form.W, Recurrence):
+    if isinstance(form.W, WithProof):
         from equilip.certify.construction import by_construction
 
         return by_construction(form)
@@ -219,7 +219,7 @@ def prove(model: Form | HasForm, value: float, *, multipliers: Array | None = No
     ProofError when it cannot be proved for the stored numbers: after a cast to float32, say.
     """
     form = as_form(model)
-    if isinstance(form.W, Recurrence):
+    if isinstance(form.W, WithProof):
         from equilip.certify.construction import by_construction
 
         return by_construction(form, value)

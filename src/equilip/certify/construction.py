@@ -22,13 +22,12 @@ import numpy as np
 import torch
 
 import equilip
-from equilip import wiring
+from equilip import tiered, wiring
 from equilip.certify.bounds import Bound, slopes_of, uniform_std
 from equilip.errors import ProofError
 from equilip.form import Form, write_whole
-from equilip.operators import Plain, Recurrence
+from equilip.operators import Plain, Tiers, WithProof
 from equilip.rounding import up
-from equilip.wiring import Wiring
 
 #: Relative rise of what is computed in floating point, before the exact inequality is asked.
 RISE = 2.0**-40
@@ -71,7 +70,34 @@ class Constructed(Bound):
 
 def is_constructed(form: Form) -> bool:
     """Whether the form has its proof built into W."""
-    return isinstance(form.W, Recurrence)
+    return isinstance(form.W, WithProof)
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What the proof needs of a form: its kernel U (c, c_in, k, k), its matrix C (q, pooled), and numbers.
+
+    C reads means over ``pool`` pixels each way. ``gamma``: None where W has no terms of it. ``largest``: by how much Λ
+    makes U larger. ``apart``: whether U and C meet different neurons.
+    """
+
+    U: torch.Tensor
+    C: torch.Tensor
+    pool: int
+    epsilon: float
+    gamma: float | None
+    largest: float
+    apart: bool = False
+
+
+def facts(form: Form) -> Facts:
+    """What the proof needs. InputError for a form whose wiring the construction does not cover."""
+    if isinstance(form.W, Tiers):
+        kernels = tiered.parts(form)  # Λ = 1, and no γ in W
+        return Facts(kernels.U, kernels.C, kernels.pool, kernels.epsilon, None, 1.0, apart=True)
+    wired = wiring.parts(form)
+    largest = float(wired.lam.max()) if wired.layer is Plain else 1.0
+    return Facts(wired.U, wired.C, wired.pool, wired.epsilon, wired.gamma, largest)
 
 
 def by_construction(form: Form, value: float | None = None) -> Constructed:
@@ -80,22 +106,23 @@ def by_construction(form: Form, value: float | None = None) -> Constructed:
     Raises InputError for a form whose wiring the construction does not cover, ProofError where ``value`` is not proved.
     """
     start = time.monotonic()
-    wired = wiring.parts(form.detach())
-    head = head_square(wired)
-    inner = input_square(wired)
-    tau, beta = _best(wired, head, inner)
+    known = facts(form.detach())
+    head = head_square(known)
+    inner = input_square(known)
+    tau, beta = _best(known, head, inner)
     for _ in range(60):
-        if proves(wired, beta, tau, head, inner):
+        if proves(known, beta, tau, head, inner):
             break
         beta = up(beta * (1 + RISE))
     else:
         raise ProofError("the construction's own bound could not be proved for the stored numbers")
     if value is not None:
-        if value < beta and not proves(wired, value, tau, head, inner):
+        if value < beta and not proves(known, value, tau, head, inner):
             raise ProofError(f"the bound {value:g} could not be proved by the construction; {beta:g} could")
         beta = value
-    lam = wired.lam.expand(wired.hidden).flatten().double().cpu().numpy() * tau * beta
-    sharp = wired.gamma is None or beta < wired.gamma
+    assert isinstance(form.W, WithProof)
+    lam = form.W.multipliers.detach().double().cpu().numpy() * tau * beta
+    sharp = known.gamma is None or beta < known.gamma
     return Constructed(
         value=beta,
         value_raw=_raw(form, beta),
@@ -113,26 +140,27 @@ def by_construction(form: Form, value: float | None = None) -> Constructed:
     )
 
 
-def proves(wired: Wiring, beta: float, tau: float, head: float, inner: Fraction) -> bool:
+def proves(known: Facts, beta: float, tau: float, head: float, inner: Fraction) -> bool:
     """Whether the inequality of the module's text holds, exactly; (γ, of the missing terms, is 1 without a γ)."""
     if not (beta > 0.0 and math.isfinite(beta)):
         return False
-    b, t, epsilon = Fraction(beta), Fraction(tau), Fraction(wired.epsilon)
-    if wired.gamma is None:
-        return Fraction(head) + t * t * inner <= 2 * t * epsilon * b
-    gamma = Fraction(wired.gamma)
+    b, t, epsilon = Fraction(beta), Fraction(tau), Fraction(known.epsilon)
+    if known.gamma is None:
+        of_head, of_input = Fraction(head), t * t * inner
+        return (max(of_head, of_input) if known.apart else of_head + of_input) <= 2 * t * epsilon * b
+    gamma = Fraction(known.gamma)
     squares = max(Fraction(0), gamma - t * b) * Fraction(head) + max(Fraction(0), t * t * gamma - t * b) * inner
     return squares <= 2 * t * epsilon * b * gamma
 
 
-def _best(wired: Wiring, head: float, inner: Fraction) -> tuple[float, float]:
+def _best(known: Facts, head: float, inner: Fraction) -> tuple[float, float]:
     """τ and the smallest β for it, in floating point."""
-    f, epsilon = max(float(inner), 1e-300), wired.epsilon
+    f, epsilon = max(float(inner), 1e-300), known.epsilon
     head = max(head, 1e-300)
-    if wired.gamma is None:
+    if known.gamma is None:
         tau = math.sqrt(head / f)
-        return tau, (head + tau * tau * f) / (2 * tau * epsilon) * (1 + RISE)
-    gamma = wired.gamma
+        return tau, (1 if known.apart else 2) * math.sqrt(head * f) / (2 * epsilon) * (1 + RISE)
+    gamma = known.gamma
 
     def beta(tau: float) -> float:
         """The least β for this τ: the inequality holds for all larger ones, so halving finds it."""
@@ -149,27 +177,26 @@ def _best(wired: Wiring, head: float, inner: Fraction) -> tuple[float, float]:
     return (tau, found) if found < gamma else (1.0, gamma)
 
 
-def head_square(wired: Wiring) -> float:
+def head_square(known: Facts) -> float:
     """c² >= ‖C P‖² with a margin that a proof has room for: pooling has P Pᵀ <= 1/pool²."""
-    C = wired.C.detach().double().cpu()
-    square = float(torch.linalg.eigvalsh(C @ C.mT)[-1]) / wired.pool**2
+    C = known.C.detach().double().cpu()
+    square = float(torch.linalg.eigvalsh(C @ C.mT)[-1]) / known.pool**2
     return square * (1 + 1e-9) + 1e-30
 
 
-def input_square(wired: Wiring) -> Fraction:
+def input_square(known: Facts) -> Fraction:
     """f² >= ‖ΛU‖², exactly: sums of absolute values of the kernel by output times by input, times λ² if it is plain."""
-    kernel = wired.U.detach().double().cpu().abs()
+    kernel = known.U.detach().double().cpu().abs()
     sums = [[sum(map(Fraction, taps.flatten().tolist())) for taps in row] for row in kernel]
     rows = max(sum(row, Fraction(0)) for row in sums)
     columns = max(sum(column, Fraction(0)) for column in zip(*sums, strict=True))
-    largest = Fraction(float(wired.lam.max())) if wired.layer is Plain else Fraction(1)
-    return rows * columns * largest**2
+    return rows * columns * Fraction(known.largest) ** 2
 
 
 def norms_product(form: Form, *, raw: bool) -> float:
     """‖C‖ ‖ΛU‖ / ε, with the norms as they are bounded here: what holds without looking at the terms of γ."""
-    wired = wiring.parts(form)
-    value = math.sqrt(head_square(wired) * float(input_square(wired))) / wired.epsilon
+    known = facts(form)
+    value = math.sqrt(head_square(known) * float(input_square(known))) / known.epsilon
     return _raw(form, value) if raw else value
 
 

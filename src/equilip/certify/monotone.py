@@ -25,7 +25,7 @@ from equilip.certify.bounds import Slopes, lipschitz, prove, slopes_of
 from equilip.certify.system import HasForm, array, as_form
 from equilip.errors import IllPosedError, InputError, ProofError
 from equilip.form import Form
-from equilip.operators import Dense, Recurrence
+from equilip.operators import Dense, WithProof
 from equilip.rounding import Array, upper_sum
 from equilip.solve.comparison import Comparison
 
@@ -72,7 +72,7 @@ def monotone(
     Raises ProofError where no proof is found: not every monotone network has the shape that this can see.
     """
     form, start = as_form(model), time.monotonic()
-    if isinstance(form.W, Recurrence):
+    if isinstance(form.W, WithProof):
         raise InputError("what is monotone is proved for networks of matrices, not for convolutional ones")
     if directions is None:
         directions = getattr(model, "directions", None)

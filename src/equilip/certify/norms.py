@@ -7,7 +7,7 @@ import torch
 
 from equilip.certify.system import HasForm, Indices, System, as_form, from_form
 from equilip.form import Form
-from equilip.operators import Recurrence
+from equilip.operators import WithProof
 from equilip.rounding import Array
 from equilip.solve.multipliers import margin
 from equilip.solve.substitution import levels
@@ -21,7 +21,7 @@ def product_of_norms(model: Form | HasForm, *, raw: bool = False) -> float | Non
     multipliers (Lam = 1 if it has none) give; None where they give none.
     """
     form = as_form(model)
-    if isinstance(form.W, Recurrence):
+    if isinstance(form.W, WithProof):
         from equilip.certify.construction import norms_product
 
         return norms_product(form, raw=raw)

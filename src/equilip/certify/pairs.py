@@ -14,7 +14,7 @@ from equilip.certify.scale import Metric
 from equilip.certify.system import HasForm, Head, Indices, System, as_form, from_form
 from equilip.errors import InputError
 from equilip.form import Form
-from equilip.operators import Recurrence
+from equilip.operators import WithProof
 from equilip.rounding import Array, up
 
 #: sqrt(2), rounded up: the norm of a difference of two coordinates.
@@ -62,7 +62,7 @@ def rows(
     form = as_form(model)
     bound = own_bound(form, bound)
     start = time.monotonic()
-    if isinstance(form.W, Recurrence):
+    if isinstance(form.W, WithProof):
         return _of_the_whole(bound, form.out_size)
     deadline = start + seconds
     q = form.out_size

@@ -15,7 +15,7 @@ from equilip.certify.system import MAX_NEURONS, array, as_form
 from equilip.errors import IllPosedError, InputError, ProofError
 from equilip.form import Form
 from equilip.nn.guarantee import Guarantee
-from equilip.operators import Contraction, Recurrence
+from equilip.operators import Contraction, WithProof
 from equilip.rounding import up, well_posedness_margin
 from equilip.solve.channels import ChannelComparison
 
@@ -35,7 +35,7 @@ def check_guarantee(form: Form, guarantee: Guarantee | None, *, bound: Bound | N
     ``bound``: what :func:`lipschitz` proved for this form already, which is then all that is looked at. Nothing
     can be said above ``MAX_NEURONS`` neurons, where the promise is believed.
     """
-    if guarantee is None or (form.hidden_size > MAX_NEURONS and not isinstance(form.W, Recurrence | Contraction)):
+    if guarantee is None or (form.hidden_size > MAX_NEURONS and not isinstance(form.W, WithProof | Contraction)):
         return
     if guarantee.norm != "l2":
         raise InputError(f"a promise in the norm {guarantee.norm} cannot be checked, only l2")
@@ -61,7 +61,7 @@ def check_guarantee(form: Form, guarantee: Guarantee | None, *, bound: Bound | N
 def _kept(form: Form, guarantee: Guarantee, limit: float) -> bool:
     """Whether the parametrisation's own multipliers prove what it promises."""
     lam = array(guarantee.multipliers)
-    if guarantee.bound is None and isinstance(form.W, Recurrence):
+    if guarantee.bound is None and isinstance(form.W, WithProof):
         return True  # any that can be made has its positive scalars
     if guarantee.bound is None:
         return well_posedness_margin(array(form.W), lam) > 0.0

@@ -20,7 +20,7 @@ from equilip.activations import slope_bounds
 from equilip.certify.enclosure import Enclosure, block, inverse
 from equilip.errors import IllPosedError, InputError
 from equilip.form import Form
-from equilip.operators import Contraction, Operator, Recurrence, Zero
+from equilip.operators import Contraction, Operator, WithProof, Zero
 from equilip.rounding import Array
 
 #: Above this many neurons no matrix of the neurons is formed.
@@ -47,7 +47,7 @@ def as_form(model: Form | HasForm) -> Form:
         form = model.form()
     else:
         raise InputError(f"a certificate needs a Form or a model with a form() method, got {type(model).__name__}")
-    if form.hidden_size > MAX_NEURONS and not isinstance(form.W, Recurrence | Contraction):
+    if form.hidden_size > MAX_NEURONS and not isinstance(form.W, WithProof | Contraction):
         raise InputError(
             f"{form.hidden_size} neurons: proofs form a matrix of the neurons and stop at {MAX_NEURONS}; "
             "certify a smaller network, or rely on its parametrisation's guarantee()"
@@ -159,7 +159,7 @@ def build(form: Form, lower: Array, upper: Array, *, raw: bool) -> System:
 
     Neurons with lower = upper are eliminated. Raises IllPosedError when the elimination meets a singular matrix.
     """
-    if isinstance(form.W, Recurrence):
+    if isinstance(form.W, WithProof):
         raise InputError(
             "this proof needs the matrices of a network, and those of a convolutional one are only known up to "
             "rounding; certify.lipschitz, certify.rows and certify.radius prove by its construction"

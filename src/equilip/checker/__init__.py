@@ -4,7 +4,7 @@ It reads ``certificate.json`` and ``form.safetensors``, builds the matrix of eac
 in exact integer arithmetic, and proves it positive definite (or, for some l-infinity bounds, checks inequalities).
 docs/what-is-proved.md says what must be trusted.
 Read it in this order: verdict, exact, definite, quadratic, claims, files; convolution and contraction stand alone,
-and so do gram and chain.
+and so do gram and chain; tiers comes after convolution.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from equilip.checker.claims import prove_all
 from equilip.checker.contraction import parse_contracting, prove_contractions
 from equilip.checker.convolution import parse_convolutional, prove_convolutional
 from equilip.checker.files import MAX_CERTIFICATE, MAX_FORM, parse_certificate, parse_form, parse_metadata, read
+from equilip.checker.tiers import parse_tiered, prove_tiered
 from equilip.checker.verdict import Claim, Refused, Unreadable, Verdict
 
 __all__ = ["Claim", "Verdict", "check"]
@@ -46,6 +47,8 @@ def check(certificate: str | os.PathLike[str], form: str | os.PathLike[str] | No
                 claims = prove_chain(parse_chain(fields, tensors), stated.claims)
             elif fields["format"] == "equilip.form/2" and "W" in tensors:
                 claims = prove_contractions(parse_contracting(fields, tensors), stated.claims)
+            elif fields["format"] == "equilip.form/2" and "K" in tensors:
+                claims = prove_tiered(parse_tiered(fields, tensors), stated.claims)
             elif fields["format"] == "equilip.form/2":
                 claims = prove_convolutional(parse_convolutional(fields, tensors), stated.claims)
             else:

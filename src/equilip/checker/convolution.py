@@ -125,18 +125,8 @@ def parse_convolutional(fields: Record, tensors: dict[str, Floats]) -> Convoluti
 
 def prove_constructed(form: ConvolutionalForm, claim: object, budget: Budget) -> Claim:
     """The claim, proved as the module's text says; ``Refused`` if it is malformed or cannot be proved."""
-    names = {"kind", "norm", "units", "bound", "scale", "head", "well_posed"}
-    fields = record(claim, "the claim", names)
-    if (fields["kind"], fields["norm"]) != ("lipschitz", "l2") or fields["well_posed"] is not True:
-        raise Refused("only l2 Lipschitz bounds of well-posed networks are proved of convolutional forms")
-    if fields["units"] not in ("standardised", "raw"):
-        raise Refused("the claim's units are neither standardised nor raw")
-    bound, scale = hexadecimal(fields["bound"], "bound"), hexadecimal(fields["scale"], "scale")
-    if bound <= 0.0 or scale <= 0.0:
-        raise Refused("the bound and the scale must be positive")
-    beta, tau, epsilon = Fraction(bound), Fraction(scale), Fraction(form.epsilon)
-    if fields["units"] == "raw" and form.std is not None:
-        beta *= Fraction(float(form.std.min()))  # ‖ξ - ξ'‖ <= ‖x - x'‖ / min std
+    units, bound, beta, tau, head = parse_claim(claim, form.std)
+    epsilon = Fraction(form.epsilon)
     if form.gamma is None:
         of_head, of_input, slack = Fraction(1), tau * tau, 2 * tau * epsilon * beta
     else:
@@ -145,43 +135,54 @@ def prove_constructed(form: ConvolutionalForm, claim: object, budget: Budget) ->
         slack = 2 * tau * epsilon * beta * gamma
     squares = Fraction(0)
     if of_head:
-        squares += of_head * head_square(form, hexadecimal(fields["head"], "head"), budget)
+        squares += of_head * head_square(form.C, form.pool, head, budget)
     if of_input:
-        squares += of_input * input_square(form)
+        largest = Fraction(1) if form.weighted else Fraction(float(form.lam.max()))
+        squares += of_input * largest**2 * kernel_square(form.U)
     if squares > slack:
         raise Refused("the bound is smaller than what the construction proves")
     if form.hidden[0] * form.hidden[1] * form.hidden[2] + form.C.shape[0] <= SMALL:
         prove_positive_definite(inequality(form, beta, tau, budget))
-    return Claim("lipschitz", "l2", str(fields["units"]), bound)
+    return Claim("lipschitz", "l2", units, bound)
 
 
-def head_square(form: ConvolutionalForm, square: float, budget: Budget) -> Fraction:
+def parse_claim(claim: object, std: Floats | None) -> tuple[str, float, Fraction, Fraction, object]:
+    """Units, bound, β in standardised units, τ, and c² as it is stated."""
+    fields = record(claim, "the claim", {"kind", "norm", "units", "bound", "scale", "head", "well_posed"})
+    if (fields["kind"], fields["norm"]) != ("lipschitz", "l2") or fields["well_posed"] is not True:
+        raise Refused("only l2 Lipschitz bounds of well-posed networks are proved of convolutional forms")
+    if fields["units"] not in ("standardised", "raw"):
+        raise Refused("the claim's units are neither standardised nor raw")
+    bound, scale = hexadecimal(fields["bound"], "bound"), hexadecimal(fields["scale"], "scale")
+    if bound <= 0.0 or scale <= 0.0:
+        raise Refused("the bound and the scale must be positive")
+    beta = Fraction(bound)
+    if fields["units"] == "raw" and std is not None:
+        beta *= Fraction(float(std.min()))  # ‖ξ - ξ'‖ <= ‖x - x'‖ / min std
+    return str(fields["units"]), bound, beta, Fraction(scale), fields["head"]
+
+
+def head_square(C: Floats, pool: int, stated: object, budget: Budget) -> Fraction:
     """The claimed c² once it is proved: pooling has P Pᵀ <= 1/pool², so pool² c² I - C Cᵀ > 0 is enough."""
-    C = Exact.of(form.C, budget)
-    limit = Exact.of(np.diag(np.full(form.C.shape[0], square)), budget) * Exact.of(
-        np.array([[float(form.pool**2)]]), budget
-    )
-    prove_positive_definite(limit - C @ C.T)
+    square = hexadecimal(stated, "head")
+    exact = Exact.of(C, budget)
+    limit = Exact.of(np.diag(np.full(len(C), square)), budget) * Exact.of(np.array([[float(pool**2)]]), budget)
+    prove_positive_definite(limit - exact @ exact.T)
     return Fraction(square)
 
 
-def input_square(form: ConvolutionalForm) -> Fraction:
-    """f² >= ‖F‖²: the largest sums of absolute values of the kernel by output times by input; plain: times λ²."""
-    sums = [[sum(map(Fraction, np.abs(taps).ravel().tolist())) for taps in row] for row in form.U.astype(np.float64)]
+def kernel_square(kernel: Floats) -> Fraction:
+    """f² >= the square of the convolution's norm: the largest sums of absolute values by output times by input."""
+    sums = [[sum(map(Fraction, np.abs(taps).ravel().tolist())) for taps in row] for row in kernel.astype(np.float64)]
     rows = max(sum(row, Fraction(0)) for row in sums)
     columns = max(sum(column, Fraction(0)) for column in zip(*sums, strict=True))
-    return rows * columns * (1 if form.weighted else Fraction(float(form.lam.max())) ** 2)
+    return rows * columns
 
 
 def inequality(form: ConvolutionalForm, beta: Fraction, tau: Fraction, budget: Budget) -> Exact:
     """τ P - CᵀC/β - τ² F Fᵀ/β times β γ pool⁴ (γ = 1 where there is none), from the definitions, exactly."""
     c, h, w = form.hidden
     n, k = c * h * w, form.U.shape[3]
-
-    def number(value: Fraction) -> Exact:
-        """A dyadic fraction."""
-        exponent = value.denominator.bit_length() - 1
-        return Exact(np.array([[value.numerator]], dtype=object), -exponent, budget)
 
     def matrix(kernel: Floats, size: tuple[int, int], padding: int, circular: bool = form.circular) -> Exact:
         return Exact.of(correlation(kernel.astype(np.float64), size, padding, circular), budget)
@@ -193,15 +194,22 @@ def inequality(form: ConvolutionalForm, beta: Fraction, tau: Fraction, budget: B
     if not form.weighted:
         lam = Exact.of(np.broadcast_to(form.lam.astype(np.float64), form.hidden).reshape(n, 1), budget)
         F, V = lam * F, lam * V
-    read = Exact.of(form.C.astype(np.float64), budget) @ Exact.of(block_sums(form), budget)
+    sums = block_sums(form.hidden, form.pool, form.pool_padding)
+    read = Exact.of(form.C.astype(np.float64), budget) @ Exact.of(sums, budget)
     square, fourth = read.T @ read, Fraction(form.pool**4)
     gamma = Fraction(1) if form.gamma is None else Fraction(form.gamma)
     identity = Exact.of(np.eye(n), budget)
-    total = number(2 * tau * beta * gamma * fourth) * (number(Fraction(form.epsilon)) * identity + A.T @ A)
-    total = total - number(tau * tau * gamma * fourth) * (F @ F.T) - number(gamma) * square
+    total = dyadic(Fraction(form.epsilon), budget) * identity + A.T @ A
+    total = dyadic(2 * tau * beta * gamma * fourth, budget) * total
+    total = total - dyadic(tau * tau * gamma * fourth, budget) * (F @ F.T) - dyadic(gamma, budget) * square
     if form.gamma is not None:
-        total = total + number(tau * beta) * square + number(tau * beta * fourth) * (V @ V.T)
+        total = total + dyadic(tau * beta, budget) * square + dyadic(tau * beta * fourth, budget) * (V @ V.T)
     return total
+
+
+def dyadic(value: Fraction, budget: Budget) -> Exact:
+    """A fraction whose denominator is a power of two."""
+    return Exact(np.array([[value.numerator]], dtype=object), 1 - value.denominator.bit_length(), budget)
 
 
 def correlation(kernel: Floats, size: tuple[int, int], padding: int, circular: bool) -> Floats:
@@ -221,14 +229,13 @@ def correlation(kernel: Floats, size: tuple[int, int], padding: int, circular: b
     return result.reshape(outputs * tall * wide, channels * h * w)
 
 
-def block_sums(form: ConvolutionalForm) -> Floats:
+def block_sums(hidden: tuple[int, int, int], pool: int, padding: int) -> Floats:
     """The matrix that sums over the pixels of each block: pool² times the average pooling."""
-    c, h, w = form.hidden
-    p, padding = form.pool, form.pool_padding
-    tall, wide = (h + 2 * padding) // p, (w + 2 * padding) // p
+    c, h, w = hidden
+    tall, wide = (h + 2 * padding) // pool, (w + 2 * padding) // pool
     result = np.zeros((c, tall, wide, c, h, w))
     for channel, row, column in np.ndindex(c, h, w):
-        result[channel, (row + padding) // p, (column + padding) // p, channel, row, column] = 1.0
+        result[channel, (row + padding) // pool, (column + padding) // pool, channel, row, column] = 1.0
     return result.reshape(c * tall * wide, c * h * w)
 
 

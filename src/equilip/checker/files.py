@@ -158,7 +158,7 @@ def parse_tensors(content: bytes) -> tuple[str, dict[str, Floats]]:
     # The tensors of a chain are called after its layers, as 3.weight; all other forms have the same ones.
     layered = frozenset(name for name in header if re.fullmatch(LAYERED, name)) if isinstance(header, dict) else None
     names = {"__metadata__"} if layered else {"__metadata__", "U", "b", "C", "c"}
-    others = {"mean", "std"} if layered else {"W", "D", "A", "B", "mean", "std", "lam"}
+    others = {"mean", "std"} if layered else {"W", "D", "A", "B", "K", "mean", "std", "lam"}
     entries = record(header, "the form", names, frozenset(others) | (layered or frozenset()))
     text = record(entries.pop("__metadata__"), "the form's metadata", {"equilip"})["equilip"]
     if not isinstance(text, str):
@@ -240,8 +240,8 @@ def parse_form(content: bytes) -> Form:
     fields, tensors = parse_metadata(content)
     if fields["format"] != "equilip.form/1":
         raise Refused(f"the form's format is {fields['format']!a:.80}, neither equilip.form/1 nor equilip.form/2")
-    if "W" not in tensors or tensors.keys() & {"A", "B"}:
-        raise Refused("the form lacks the tensor W, or has the unknown tensors A or B")
+    if "W" not in tensors or tensors.keys() & {"A", "B", "K"}:
+        raise Refused("the form lacks the tensor W, or has the unknown tensors A, B or K")
     kinds = {"W": "dense", "U": "dense", "C": "dense", "D": "dense" if "D" in tensors else "zero"}
     if fields["operators"] != kinds:
         raise Refused("the form's operators are not those of its tensors")

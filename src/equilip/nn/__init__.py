@@ -23,6 +23,7 @@ from equilip.nn.metrics import ChannelMetric, FullMetric, IdentityMetric, ImageM
 from equilip.nn.module import EquilibriumModule
 from equilip.nn.monotone import MonotoneNetwork
 from equilip.nn.monotonic import MonotonicWrapper
+from equilip.nn.multi_tier import MultiTierMonotone
 from equilip.nn.nemon import NEMON
 from equilip.nn.nemon_conv import NEMONConv
 from equilip.nn.sandwich import Sandwich, SandwichLinear
@@ -66,6 +67,7 @@ __all__ = [
     "MonotoneConv",
     "MonotoneNetwork",
     "MonotonicWrapper",
+    "MultiTierMonotone",
     "NEMONConv",
     "NormalisedRows",
     "PadChannels",

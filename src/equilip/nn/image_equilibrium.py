@@ -25,3 +25,9 @@ class ImageEquilibrium(EquilibriumModule):
         """The explicit twin: a module that holds the realised kernels, for serving."""
         with torch.no_grad():
             return Frozen(self.form().detach(), settings=self.settings).eval()
+
+
+def sized(tensor: Tensor, size: Tensor) -> Tensor:
+    """The tensor with this Frobenius norm; zero stays zero."""
+    norm = torch.linalg.vector_norm(tensor)
+    return tensor * (size / norm.clamp(min=torch.finfo(tensor.dtype).tiny))

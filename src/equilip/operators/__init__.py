@@ -20,9 +20,11 @@ from equilip.operators.gram_bound import (
     kernel_gram_bound,
     power_estimate,
 )
-from equilip.operators.operator import Operator, Spectrum, Transposed
+from equilip.operators.operator import Operator, Spectrum, Transposed, WithProof
+from equilip.operators.part import Part
 from equilip.operators.pooling import AveragePool, upsample
 from equilip.operators.recurrence import Ends, InputLayer, Plain, Recurrence, Weighted
+from equilip.operators.tiers import Tiers, tier_shapes
 from equilip.operators.torus import Torus
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "InputLayer",
     "Operator",
     "Padding",
+    "Part",
     "Plain",
     "Product",
     "Reciprocal",
@@ -44,9 +47,11 @@ __all__ = [
     "Shape",
     "Spectrum",
     "Sum",
+    "Tiers",
     "Torus",
     "Transposed",
     "Weighted",
+    "WithProof",
     "Zero",
     "Zeros",
     "border_mask",
@@ -57,5 +62,6 @@ __all__ = [
     "gram_bound",
     "kernel_gram_bound",
     "power_estimate",
+    "tier_shapes",
     "upsample",
 ]

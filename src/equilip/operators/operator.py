@@ -118,6 +118,25 @@ class Operator(ABC):
             return torch.autograd.grad(total, v, create_graph=True)[0]
 
 
+class WithProof(Operator):
+    """A W that is well-posed by its definition: with X = Λ (I - W), vᵀ X v >= epsilon ‖v‖² for the stored numbers."""
+
+    epsilon: float
+
+    @property
+    @abstractmethod
+    def multipliers(self) -> Tensor:
+        """Λ, one number per neuron: (n,)."""
+
+    @abstractmethod
+    def split(self, z: Tensor) -> Tensor:
+        """X z = Λ (I - W) z for rows z (batch, n)."""
+
+    @abstractmethod
+    def split_adjoint(self, y: Tensor) -> Tensor:
+        """Xᵀ y."""
+
+
 @dataclass(frozen=True, eq=False)
 class Transposed(Operator):
     """The adjoint of an operator that has no better form for it."""

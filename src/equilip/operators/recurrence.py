@@ -35,7 +35,7 @@ from equilip.operators.convolution import (
 )
 from equilip.operators.diagonal import Reciprocal
 from equilip.operators.gram_bound import gram_bound, symbol
-from equilip.operators.operator import Operator, Spectrum
+from equilip.operators.operator import Operator, Spectrum, WithProof
 from equilip.operators.torus import Torus
 
 
@@ -80,7 +80,7 @@ class Ends:
 
 
 @dataclass(frozen=True, eq=False)
-class Recurrence(Operator):
+class Recurrence(WithProof):
     """W of the module's first line, for hidden images of ``shape`` (c, h, w).
 
     lam: (c or 1, h or 1, w or 1), the multipliers, positive; A (m, c, k, k), B (c, c, k, k): kernels of odd size, B

@@ -26,6 +26,7 @@ from equilip.solve.refined import Refined
 from equilip.solve.settings import Settings
 from equilip.solve.solution import Solution, Status
 from equilip.solve.substitution import Substitution
+from equilip.solve.tiers import TierByTier
 
 __all__ = [
     "Anderson",
@@ -56,6 +57,7 @@ __all__ = [
     "Solver",
     "Status",
     "Substitution",
+    "TierByTier",
     "Unrolled",
     "equilibrium",
     "find_metric",

@@ -1,6 +1,7 @@
 """The solver that is taken when none is named: by structure first, then by measured cost (``make bench``).
 
 - No cycles in W: exact substitution.
+- Networks of several tiers: one after the other.
 - W that know their multipliers by construction (convolutions): see :mod:`equilip.solve.convolutional`.
 - Otherwise Peaceman-Rachford with the step from the spectrum. Large batches in float64 at moderate tolerances iterate
   in float32 with float64 corrections.
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-from equilip.operators import Operator
+from equilip.operators import Operator, Tiers
 from equilip.solve.convolutional import Convolutional
 from equilip.solve.iteration import Equation, Prepared, Run, Solver, Stages
 from equilip.solve.metric import Metric
@@ -25,6 +26,7 @@ from equilip.solve.newton import PreparedNewton
 from equilip.solve.peaceman_rachford import PeacemanRachford, PreparedPeacemanRachford
 from equilip.solve.refined import PreparedRefined
 from equilip.solve.substitution import PreparedSubstitution, levels
+from equilip.solve.tiers import TierByTier
 
 #: Iterations beyond which a few factorisations per sample are cheaper.
 MANY_ITERATIONS = 5000
@@ -80,6 +82,8 @@ class Auto(Solver):
     """Chooses by structure and by measured cost; see the module's text."""
 
     def prepare(self, W: Operator, metric: Metric | None) -> Prepared:
+        if isinstance(W, Tiers):
+            return TierByTier().prepare(W, metric)
         # The metric remembers what W knows of itself: reading it anew at every step of a training is slow.
         if (W.spectrum() if metric is None else metric.own) is not None:
             return Convolutional().prepare(W, metric)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from equilip import rounding
 from equilip.form import Form
-from equilip.operators import Conv2d, Recurrence
+from equilip.operators import Conv2d, Recurrence, Tiers, WithProof
 from equilip.operators.convolution import co_gram_kernel, gram_kernel
 
 #: Covers the roundings of the norms and sums of the bound itself.
@@ -26,15 +26,15 @@ NUMBERS = 2_000_000
 
 
 class Constructed:
-    """Bounds the error of any point for one float64 form on the CPU whose W is a Recurrence."""
+    """Bounds the error of any point for one float64 form on the CPU whose W has its proof built in."""
 
-    def __init__(self, form: Form, W: Recurrence) -> None:
+    def __init__(self, form: Form, W: WithProof) -> None:
         self.form, self.W = form, W
         n, p, q = form.hidden_size, form.in_size, form.out_size
-        taps = W.shape[0] * (2 * W.radius + 1) ** 2
-        self.unit = rounding.gamma(n + p + q + taps + W.A[:, 0].numel() + 64)
-        self.lam = float(W.lam.amax())
-        self.psi = float(W.psi.amax()) * INFLATE
+        self.unit = rounding.gamma(n + p + q + _products(W) + 64)
+        self.multipliers = W.multipliers
+        self.lam = float(self.multipliers.amax())
+        self.psi = 1 / float(self.multipliers.amin()) * INFLATE
         self.X_size = _absolute(W) * INFLATE
         self.U_size = form.U.norm_bound() * INFLATE
 
@@ -48,8 +48,7 @@ class Constructed:
         form, W = self.form, self.W
         xi = form.standardise(x)
         bias = form.bias(xi)
-        psi = W.psi.expand(W.shape).flatten()
-        s = z + bias - psi * W.split(z)
+        s = z + bias - W.split(z) / self.multipliers
         image = form.activation.value(s)
         r = image - z
         size = z.norm(dim=1)
@@ -60,15 +59,27 @@ class Constructed:
         doubt = self.unit * (size * (2 + self.psi * self.X_size) + self.U_size * magnitude + form.b.norm())
         ulp = torch.finfo(torch.float64).eps
         doubt = doubt + (form.activation.rounding + 1) * ulp * image.norm(dim=1) + ulp * r.norm(dim=1) + 1e-290
-        moved = W.lam.expand(W.shape).flatten() * r + W.split_adjoint(r)
+        moved = self.multipliers * r + W.split_adjoint(r)
         scale = self.lam + self.X_size
         bound = moved.norm(dim=1) + scale * (self.unit * r.norm(dim=1) + doubt)
         bound = bound / W.epsilon * INFLATE
         return torch.where(bound.isfinite(), bound, torch.inf)
 
 
-def _absolute(W: Recurrence) -> float:
+def _products(W: WithProof) -> int:
+    """At least as many products as stand in any sum of which X is made, its kernels' own included."""
+    if isinstance(W, Tiers):
+        return max(map(_products, W.parts)) + max(4 * t[0].numel() for t in W.tensors)
+    assert isinstance(W, Recurrence)
+    return W.shape[0] * (2 * W.radius + 1) ** 2 + W.A[:, 0].numel()
+
+
+def _absolute(W: WithProof) -> float:
     """A bound on the norm of X with all numbers in its definition replaced by their absolute values."""
+    if isinstance(W, Tiers):
+        # The norm bound of a convolution is that of its absolute values.
+        return max(map(_absolute, W.parts)) + max(link.norm_bound() for link in W.links)
+    assert isinstance(W, Recurrence)
     A, B = W.A.abs(), W.B.abs()
 
     def norm(kernel: Tensor) -> float:

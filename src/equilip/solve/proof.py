@@ -20,7 +20,7 @@ from torch import Tensor
 
 from equilip import rounding
 from equilip.form import Form
-from equilip.operators import Contraction, Recurrence
+from equilip.operators import Contraction, WithProof
 from equilip.solve.channels import ChannelProver
 from equilip.solve.comparison import Comparison
 from equilip.solve.constructed import Constructed
@@ -38,7 +38,7 @@ class Prover:
         form = form.detach().to(torch.float64, torch.device("cpu"))
         self.form = form
         #: What bounds the error instead, where W has its proof built in, or contracts channel by channel.
-        self.constructed = Constructed(form, form.W) if isinstance(form.W, Recurrence) else None
+        self.constructed = Constructed(form, form.W) if isinstance(form.W, WithProof) else None
         self.channels = ChannelProver(form) if isinstance(form.W, Contraction) else None
         if self.constructed is not None or self.channels is not None:
             return
