@@ -21,6 +21,7 @@ from equilip.errors import ConfigError, EquilipError, InputError
 from equilip.estimators import LipschitzClassifier, LipschitzRegressor
 from equilip.form import Form
 from equilip.solve import Settings, equilibrium
+from equilip.train import evaluation
 
 X, SPECIES = load_iris(return_X_y=True)
 NAMES = np.array(["setosa", "versicolor", "virginica"])[SPECIES]
@@ -182,6 +183,14 @@ def test_the_interval_counts_the_error_of_the_solve(bumps: tuple[LipschitzRegres
     assert (lower.numpy() <= exact).all()
     assert (exact <= upper.numpy()).all()
     assert (lower < upper).all()
+
+
+def test_few_samples_at_a_time_have_the_same_outputs(
+    irises: LipschitzClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = irises.predict_proba(X)
+    monkeypatch.setattr(evaluation, "NUMBERS", 7 * irises.form_.hidden_size)
+    np.testing.assert_allclose(irises.predict_proba(X), whole, atol=1e-6)
 
 
 def test_a_regressor_fits_what_the_bound_allows() -> None:

@@ -32,6 +32,7 @@ from equilip.solve import equilibrium
 from equilip.train.batches import generator, order
 from equilip.train.config import TrainConfig
 from equilip.train.descent import descend, explained
+from equilip.train.evaluation import rows_at_a_time
 from equilip.train.losses import CrossEntropy, LipschitzMargin, Loss, SquaredError
 from equilip.train.schedules import OneCycle
 from equilip.train.slopes import slopes
@@ -103,9 +104,10 @@ class _Lipschitz(BaseEstimator):
 
     def _outputs(self, X: ArrayLike) -> Array:
         """The network's outputs (N, q), each solved in float64."""
-        x = self._inputs(X)
+        x, form = self._inputs(X), self.form_
         with torch.no_grad():
-            y: Array = equilibrium(self.form_, x).y.numpy()
+            parts = [equilibrium(form, part).y for part in x.split(rows_at_a_time(form.hidden_size))]
+            y: Array = torch.cat(parts).numpy()
         return y
 
     def _inputs(self, X: ArrayLike) -> Tensor:

@@ -10,6 +10,7 @@ from equilip.attack import Box, Target
 from equilip.errors import InputError
 from equilip.form import affine
 from equilip.paper.fast_gradient import errors
+from equilip.train import evaluation
 
 #: y_1 - y_0 = x_1 + x_2 - 1: the boundary is a line, at |x_1 + x_2 - 1| / √2 from each point.
 LINE = Target.of(affine(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([0.0, -1.0])))
@@ -54,3 +55,17 @@ def test_points_without_equilibrium_are_errors() -> None:
 def test_refuses(sizes: list[float]) -> None:
     with pytest.raises(InputError):
         errors(LINE, X, ZERO, sizes, None)
+
+
+def test_few_points_at_a_time_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.LBEN(6, 5, 3, 2.0, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.c.zero_()
+    target = Target.of(model)
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
+    label = target.judge(x).predicted
+    sizes = [0.1, 1.0, 10.0]
+    whole = errors(target, x, label, sizes, None)
+    assert 0.0 < whole[1] < whole[2]
+    monkeypatch.setattr(evaluation, "NUMBERS", 5 * 7)
+    assert errors(target, x, label, sizes, None) == whole

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from equilip.attack import Box, CrossEntropy, Target, checked_sizes
+from equilip.train.evaluation import rows_at_a_time
 
 
 def errors(target: Target, x: Tensor, label: Tensor, sizes: Sequence[float], box: Box | None) -> tuple[float, ...]:
@@ -21,17 +22,24 @@ def errors(target: Target, x: Tensor, label: Tensor, sizes: Sequence[float], box
     and one without an equilibrium counts as wrong.
     """
     checked_sizes(sizes)
+    part = rows_at_a_time(target.exact.hidden_size)
+    wrong = [0] * len(sizes)
+    for rows, own in zip(x.split(part), label.split(part), strict=True):
+        direction = _direction(target, rows, own)
+        for k, size in enumerate(sizes):
+            moved = rows.double() + size * direction
+            if box is not None:
+                moved = moved.clamp(box.lower, box.upper)
+            wrong[k] += int((target.judge(moved).predicted != own).sum())
+    return tuple(count / len(x) for count in wrong)
+
+
+def _direction(target: Target, x: Tensor, label: Tensor) -> Tensor:
+    """The gradient of the cross-entropy at x (batch, p), of length 1, in float64; zero where it vanishes."""
     fast = target.fast
     labels = label.to(fast.device)
     loss = CrossEntropy()
     _, gradient = target.gradient(x.to(fast.device, fast.dtype), lambda y: loss.cotangent(y, labels))
     gradient = gradient.to("cpu", torch.float64)
     scale = gradient.abs().amax(dim=1, keepdim=True)
-    direction = torch.nn.functional.normalize(gradient / torch.where(scale > 0, scale, 1.0), dim=1)
-    found = []
-    for size in sizes:
-        moved = x.double() + size * direction
-        if box is not None:
-            moved = moved.clamp(box.lower, box.upper)
-        found.append(float((target.judge(moved).predicted != label).double().mean()))
-    return tuple(found)
+    return torch.nn.functional.normalize(gradient / torch.where(scale > 0, scale, 1.0), dim=1)
