@@ -54,7 +54,7 @@ def images(
 ) -> Experiment:
     """The experiment on one data set. published: the authors' figures, by the names of the networks here.
 
-    quick: some of the networks, with 8 channels, on 2,000 samples of each part and for four epochs. limit: use only the
+    quick: some of the networks, with 8 channels, on 1,500 samples of each part and for four epochs. limit: use only the
     first samples of each part of the data. seed: of every training and every search.
     """
     channels = 8 if quick else CHANNELS
@@ -62,7 +62,7 @@ def images(
     def network(own: str, label: str, **changes: Any) -> Network:
         config = TrainConfig(
             data=data,
-            limit=(limit or 2000) if quick else limit,
+            limit=(limit or 1500) if quick else limit,
             epochs=4 if quick else 25,
             batch=32 if quick else 128,
             lr=3e-3 if quick else 1e-3,
