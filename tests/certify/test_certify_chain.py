@@ -49,7 +49,7 @@ def test_no_slope_is_above_the_product(name: str, seed: int) -> None:
     for scatter in (False, True):
         own = scattered(stack, seed) if scatter else stack
         network = own.chain().detach()
-        bound = certify.product_bound(network)
+        bound = certify.lipschitz(network)
         x = torch.randn(8, network.in_size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         found = steepest(network, x)
         assert found <= bound.value
@@ -61,7 +61,7 @@ def test_a_linear_chain_reaches_its_product() -> None:
     W, T = torch.tensor([[3.0, 4.0], [-4.0, 3.0]], dtype=torch.float64), torch.full((2,), 20.0, dtype=torch.float64)
     steps = [Potential(Dense(W), T, torch.full((2,), size, dtype=torch.float64), ReLU()) for size in (1e2, 1e4)]
     network = Chain(tuple(steps))
-    bound = certify.product_bound(network)
+    bound = certify.lipschitz(network)
     assert bound.factors == pytest.approx((1.5, 1.5), rel=1e-6)
     x = torch.zeros(1, 2, dtype=torch.float64)
     other = x + torch.tensor([[0.01, 0.02]], dtype=torch.float64)
@@ -74,7 +74,7 @@ def test_a_linear_chain_reaches_its_product() -> None:
 def test_the_certificate_is_checked(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     network = STACKS[name](dtype, 3).chain()
     digest = network.save(tmp_path / "form.safetensors")
-    bound = certify.product_bound(network)
+    bound = certify.lipschitz(network)
     assert bound.form_sha256 == digest
     bound.save(tmp_path / "certificate.json")
     verdict = checker.check(tmp_path / "certificate.json")
@@ -97,15 +97,15 @@ def test_the_certificate_is_checked(name: str, dtype: torch.dtype, tmp_path: Pat
 @pytest.mark.parametrize("name", STACKS)
 def test_the_product_is_within_a_thousandth_of_what_the_layers_promise(name: str, dtype: torch.dtype) -> None:
     stack = STACKS[name](dtype, 5)
-    bound = certify.product_bound(stack.chain())
+    bound = certify.lipschitz(stack.chain())
     assert bound.value <= stack.gamma * 1.001
     assert bound.value <= stack.proved_bound() * (1 + 1e-5)
-    certify.check_product(stack.chain(), stack.guarantee(), bound)
+    certify.check_guarantee(stack.chain(), stack.guarantee(), bound=bound)
 
 
 def test_the_raw_bound_is_for_the_smallest_std() -> None:
     network = images(torch.float64, 6).chain()
-    bound = certify.product_bound(network)
+    bound = certify.lipschitz(network)
     assert bound.value / 0.3 <= bound.value_raw <= bound.value / 0.3 * (1 + 1e-12)
 
 
@@ -154,7 +154,7 @@ def test_errors_of_outputs_are_what_they_say() -> None:
         ], gamma=2.0, standardisation=Standardisation(torch.full((32,), 0.3, dtype=dtype),
                                                      torch.full((32,), 0.7, dtype=dtype)))  # fmt: skip
         network = stack.chain().detach()
-        bound = certify.product_bound(network)
+        bound = certify.lipschitz(network)
         x = torch.rand(20, 32, generator=generator, dtype=torch.float64) * 3
         found = outputs(network, x, bound)
         true = slowly(network, x)
@@ -170,8 +170,8 @@ def test_radii_hold_and_use_the_last_layer() -> None:
     generator = torch.Generator().manual_seed(2)
     x = torch.rand(30, 64, generator=generator, dtype=torch.float64)
     label = network.apply(x).argmax(1)
-    bound = certify.product_bound(network)
-    pairs = certify.product_rows(network, bound)
+    bound = certify.lipschitz(network)
+    pairs = certify.rows(network, bound)
     assert (pairs.pairs_raw <= math.sqrt(2) * bound.value_raw * (1 + 1e-12)).all()
     assert (pairs.pairs_raw == pairs.pairs_raw.T).all()
     assert not pairs.pairs_raw.diagonal().any()
@@ -192,8 +192,8 @@ def test_radii_hold_and_use_the_last_layer() -> None:
 
 def test_pair_bounds_are_never_beaten() -> None:
     network = images(torch.float64, 8).chain().detach()
-    bound = certify.product_bound(network)
-    pairs = certify.product_rows(network, bound)
+    bound = certify.lipschitz(network)
+    pairs = certify.rows(network, bound)
     x = torch.randn(40, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).requires_grad_()
     y = network.apply(x)
     for i in range(3):
@@ -207,12 +207,12 @@ def test_pair_bounds_are_never_beaten() -> None:
 
 def test_what_does_not_belong_together_is_refused() -> None:
     one, other = (images(torch.float64, seed).chain().detach() for seed in (9, 10))
-    bound = certify.product_bound(other)
+    bound = certify.lipschitz(other)
     x, label = torch.rand(2, 64, dtype=torch.float64), torch.tensor([0, 1])
     with pytest.raises(InputError, match="another network"):
         certify.radius(one, x, label, bound=bound)
     with pytest.raises(InputError, match="another network"):
-        certify.radius(one, x, label, pairs=certify.product_rows(other, bound))
+        certify.radius(one, x, label, pairs=certify.rows(other, bound))
     with pytest.raises(InputError, match="local bounds"):
         certify.radius(one, x, label, local=True)
     with pytest.raises(InputError, match="expected inputs of shape"):
@@ -227,17 +227,17 @@ def test_a_broken_promise_is_said() -> None:
         for link in longer.links
     )
     with pytest.raises(ProofError, match=r"promises the bound 1\.7, and the product"):
-        certify.check_product(Chain(links, longer.standardisation), stack.guarantee())
+        certify.check_guarantee(Chain(links, longer.standardisation), stack.guarantee())
 
 
 def test_numbers_beyond_all_range_are_refused() -> None:
     own = {"dtype": torch.float64}
     far = torch.tensor([[1e300, 0.0], [0.0, 1e-300]], **own)
     with pytest.raises(ProofError, match="the range of magnitudes"):
-        certify.product_bound(Chain((Linear(Dense(far), None),)))
+        certify.lipschitz(Chain((Linear(Dense(far), None),)))
     with pytest.raises(InputError, match="NaN"):
-        certify.product_bound(Chain((Linear(Dense(torch.full((1, 1), math.nan, **own)), None),)))
-    assert certify.product_bound(Chain((Linear(Dense(torch.zeros(1, 1, **own)), None),))).value > 0
+        certify.lipschitz(Chain((Linear(Dense(torch.full((1, 1), math.nan, **own)), None),)))
+    assert certify.lipschitz(Chain((Linear(Dense(torch.zeros(1, 1, **own)), None),))).value > 0
 
 
 def test_files_are_read_back(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from equilip.attack.norms import L2, Box, Norm, Room
 from equilip.attack.target import Target
 from equilip.certify.margins import inputs_of
 from equilip.certify.system import HasForm
+from equilip.chain import Network
 from equilip.errors import InputError
-from equilip.form import Form
 
 #: Samples searched together: their perturbations stay near the processor.
 CHUNK = 512
@@ -34,7 +34,7 @@ class Attack(ABC):
     box: Box | None = None
     seed: int = 0
 
-    def __call__(self, model: Form | HasForm | Target, x: Tensor, label: Tensor, eps: Sequence[float]) -> Attacked:
+    def __call__(self, model: Network | HasForm | Target, x: Tensor, label: Tensor, eps: Sequence[float]) -> Attacked:
         """Attack raw inputs x (batch, p) with labels (batch,) for perturbation sizes ``eps``.
 
         The model is not changed. Raises InputError for NaN, labels out of range, inputs outside the box, a network

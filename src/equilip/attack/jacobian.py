@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from equilip.attack.target import Target
+from equilip.attack.target import FormTarget
 from equilip.form import Form
 from equilip.solve.newton import LARGEST_BATCHED
 
@@ -81,7 +81,7 @@ class Linearised:
         return torch.cat(norms), torch.cat(directions)
 
 
-def slopes_at(target: Target, x: Tensor) -> Tensor:
+def slopes_at(target: FormTarget, x: Tensor) -> Tensor:
     """The neurons' slopes (batch, n) at raw inputs (batch, p)."""
     form = target.exact
     return form.activation.slope(form.W.plus(target.judge(x).z, form.bias(form.standardise(x))))

@@ -14,11 +14,11 @@ from equilip.attack.ball import PGD, FastGradient
 from equilip.attack.ledger import Attacked, Ledger
 from equilip.attack.norms import Box, Linf
 from equilip.attack.robustness import Row
-from equilip.attack.target import Target
+from equilip.attack.target import FormTarget, Target
 from equilip.certify.robust import LinfCertified, certified_linf, linf_margins
 from equilip.certify.system import HasForm
+from equilip.chain import Network
 from equilip.errors import InputError
-from equilip.form import Form
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class LinfRobustness:
 
 
 def robustness_linf(
-    model: Form | HasForm | Target,
+    model: Network | HasForm | Target,
     x: Tensor,
     label: Tensor,
     eps: Sequence[float],
@@ -54,7 +54,7 @@ def robustness_linf(
     """
     start = time.monotonic()
     sizes = checked_sizes(eps)
-    target = Target.of(model)
+    target = FormTarget.narrow(model)
     own = (FastGradient, PGD)
     found = tuple(kind(norm=Linf(), box=box, seed=seed) for kind in own) if attacks is None else tuple(attacks)
     if any(attack.norm != Linf() or attack.box != box for attack in found):

@@ -15,10 +15,10 @@ from torch import Tensor
 from equilip.attack.jacobian import Linearised
 from equilip.attack.patterns import Extremes, realise
 from equilip.attack.slope import LargestSlope, starting_points
-from equilip.attack.target import Target
+from equilip.attack.target import FormTarget, Target
 from equilip.certify.system import HasForm
+from equilip.chain import Network
 from equilip.errors import InputError
-from equilip.form import Form
 from equilip.rounding import gamma
 
 #: Up to this many neurons patterns of slopes are searched: each takes an inverse.
@@ -37,11 +37,11 @@ _UP = 1.0 + 2.0**-40
 class _Units:
     """What one unit of the input is: ``unit`` (p,), 1 for raw inputs, std for standardised ones."""
 
-    target: Target
+    target: FormTarget
     unit: Tensor
 
     @classmethod
-    def of(cls, target: Target, *, raw: bool) -> _Units:
+    def of(cls, target: FormTarget, *, raw: bool) -> _Units:
         standardisation = target.exact.standardisation
         if raw or standardisation is None:
             return cls(target, torch.ones(target.in_size, dtype=torch.float64))
@@ -75,7 +75,7 @@ class _Units:
 
 
 def largest_slope_linf(
-    model: Form | HasForm | Target,
+    model: Network | HasForm | Target,
     x: Tensor | None = None,
     *,
     starts: int = 32,
@@ -90,7 +90,7 @@ def largest_slope_linf(
     if starts < 1 or rounds < 0:
         raise InputError(f"at least one start and no negative number of rounds, got {starts} and {rounds}")
     begin = time.monotonic()
-    target = Target.of(model)
+    target = FormTarget.narrow(model)
     generator = torch.Generator().manual_seed(seed)
     points = starting_points(target, x, starts, generator)
     value, pair = _search(target, points, rounds, generator, raw=False)
@@ -106,7 +106,7 @@ def largest_slope_linf(
 
 
 def _search(
-    target: Target, points: Tensor, rounds: int, generator: torch.Generator, *, raw: bool
+    target: FormTarget, points: Tensor, rounds: int, generator: torch.Generator, *, raw: bool
 ) -> tuple[float, Tensor]:
     units = _Units.of(target, raw=raw)
     # Where a W may be singular for some slopes, patterns promise anything and mean nothing.

@@ -20,8 +20,8 @@ from equilip.attack.target import Target
 from equilip.certify.bounds import Bound
 from equilip.certify.radius import radius as certified_radius
 from equilip.certify.system import HasForm
+from equilip.chain import Network
 from equilip.errors import InputError
-from equilip.form import Form
 
 #: Samples attacked before anybody hears of it.
 PART = 1024
@@ -91,7 +91,7 @@ def default_attacks(box: Box | None, seed: int = 0) -> tuple[Attack, ...]:
 
 
 def robustness(
-    model: Form | HasForm | Target,
+    model: Network | HasForm | Target,
     x: Tensor,
     label: Tensor,
     eps: Sequence[float],
@@ -114,7 +114,7 @@ def robustness(
     """
     start = time.monotonic()
     sizes = checked_sizes(eps)
-    target = Target.of(model, multipliers=None if bound is None else bound.multipliers)
+    target = Target.of(model, multipliers=None if bound is None else bound.multipliers, bound=bound)
     attacks = default_attacks(box, seed) if attacks is None else tuple(attacks)
     boxes = {attack.box for attack in attacks}
     if any(attack.norm != L2() for attack in attacks) or len(boxes) > 1:

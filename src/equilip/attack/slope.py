@@ -14,14 +14,14 @@ from equilip.attack.jacobian import Linearised, slopes_at
 from equilip.attack.ledger import save_arrays
 from equilip.attack.pairs import ascend
 from equilip.attack.patterns import Extremes, realise, search
-from equilip.attack.target import Target
+from equilip.attack.target import ChainTarget, FormTarget, Target
 from equilip.attack.wander import wander
 from equilip.certify.bounds import Bound
 from equilip.certify.linf import LinfBound
 from equilip.certify.margins import inputs_of
 from equilip.certify.system import HasForm
+from equilip.chain import Network
 from equilip.errors import InputError
-from equilip.form import Form
 
 #: Up to this many neurons patterns of slopes are searched, and numbers that their matrices may take.
 LARGEST = 2048
@@ -77,7 +77,7 @@ class LargestSlope:
 
 
 def largest_slope(
-    model: Form | HasForm | Target,
+    model: Network | HasForm | Target,
     x: Tensor | None = None,
     *,
     starts: int = 32,
@@ -115,7 +115,7 @@ def slopes(target: Target, first: Tensor, second: Tensor, *, raw: bool) -> Tenso
     """Lower bounds (batch,) of the slopes between raw inputs (batch, p) and (batch, p); 0 where nothing converged."""
     first, second = first.double(), second.double()
     one, other = target.judge(first), target.judge(second)
-    gain = target.exact.C.norm_bound()
+    gain = target.gain
     doubt = gain * (one.error + other.error) + torch.linalg.vector_norm(one.rounding + other.rounding, dim=1)
     rise = torch.linalg.vector_norm(one.y - other.y, dim=1) - doubt * _UP
     apart = first - second
@@ -145,7 +145,12 @@ def _search(
     first, second = ascend(target, points, raw=raw, generator=generator)
     found = [_largest(target, first, second, raw=raw)]
     # Where a W may be singular for some slopes, patterns promise anything and mean nothing.
-    if target.proved and 0 < target.exact.hidden_size <= LARGEST:
+    if isinstance(target, ChainTarget):
+        candidates = torch.cat([first, second, 0.5 * (first + second), points])
+        found.append(_along(target, *_steepest_of_chain(target, candidates, raw=raw), raw=raw))
+    elif not isinstance(target, FormTarget):
+        return found[0]
+    elif target.proved and 0 < target.exact.hidden_size <= LARGEST:
         linear = Linearised.of(target.exact, raw=raw)
         along = torch.cat([first, second, 0.5 * (first + second), points])
         realised, promised = _pattern_points(target, linear, along, rounds, generator)
@@ -164,14 +169,29 @@ def _search(
     return max(found, key=lambda each: each[0])
 
 
-def _steepest(target: Target, linear: Linearised, x: Tensor) -> tuple[Tensor, Tensor]:
+def _steepest_of_chain(target: ChainTarget, x: Tensor, *, raw: bool) -> tuple[Tensor, Tensor]:
+    """The points whose Jacobians are the largest, (finalists, p), and their steepest unit directions, likewise."""
+    x = x.to(target.fast.device, target.fast.dtype)
+    rows = torch.eye(target.out_size, dtype=x.dtype, device=x.device)
+    _, gradients = target.gradients(x, lambda y: rows[:, None, :].expand(-1, len(y), -1))
+    J = gradients.movedim(0, 1).to("cpu", torch.float64)
+    if not raw and target.exact.standardisation is not None:
+        J = J * target.exact.standardisation.std
+    squares, vectors = torch.linalg.eigh(J @ J.mT)
+    top = squares[:, -1].topk(min(_FINALISTS, len(J))).indices
+    directions = (J.mT @ vectors[:, :, -1:])[top, :, 0]
+    size = torch.linalg.vector_norm(directions, dim=1, keepdim=True).clamp(min=torch.finfo(J.dtype).tiny)
+    return x[top.to(x.device)].to("cpu", torch.float64), directions / size
+
+
+def _steepest(target: FormTarget, linear: Linearised, x: Tensor) -> tuple[Tensor, Tensor]:
     """The Jacobians' norms (batch,) at raw inputs, 0 where there is none, and the steepest directions (batch, p)."""
     norms, directions = linear.steepest(slopes_at(target, x))
     return norms.nan_to_num(nan=0.0, posinf=0.0), directions
 
 
 def _pattern_points(
-    target: Target, linear: Linearised, points: Tensor, rounds: int, generator: torch.Generator
+    target: FormTarget, linear: Linearised, points: Tensor, rounds: int, generator: torch.Generator
 ) -> tuple[Tensor, float]:
     """Points where patterns of slopes occur, or nearly, whose Jacobians are large: (starts, p), raw; and how large."""
     form = target.exact

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,7 +10,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from equilip.certify.bounds import Bound
+from equilip.certify.chained import outputs
+from equilip.certify.product import ProductBound, own_product
 from equilip.certify.system import HasForm, as_form
+from equilip.chain import Chain, Network
+from equilip.errors import InputError
 from equilip.form import Form
 from equilip.operators import Zero
 from equilip.rounding import Array, gamma
@@ -54,12 +60,97 @@ class Judgement:
         return (lead.scatter(1, column, -torch.inf) > 0).any(dim=1) & self.converged
 
 
-@dataclass(frozen=True, eq=False)
-class Target:
-    """A form made ready to be attacked: ``exact`` in float64 on the CPU, ``fast`` to search with.
+class Target(ABC):
+    """A network made ready to be attacked: ``exact`` in float64 on the CPU, ``fast`` to search with.
 
-    ``fast`` has the device of the original and is float32, or float64 where float32 cannot resolve this W.
+    ``fast`` has the device of the original. ``proved``: whether errors are.
     """
+
+    original: Network
+    exact: Network
+    fast: Network
+    proved: bool
+
+    @classmethod
+    def of(
+        cls,
+        model: Network | HasForm | Target,
+        *,
+        require_well_posed: bool = True,
+        multipliers: Array | None = None,
+        bound: Bound | None = None,
+    ) -> Target:
+        """Prepare a model (or a form, or a chain); a Target is handed back as it is.
+
+        ``require_well_posed=False`` admits a W for which nothing proves that there is one equilibrium: points count
+        then if the solver converges, and nothing about them is proved. Otherwise IllPosedError is raised for such a W.
+        ``multipliers`` (n,), such as a proved bound's, help to see that there is one. ``bound`` is a chain's, from
+        which the errors of its outputs follow; computed where absent. InputError for anything that has no form, or one
+        with NaN.
+        """
+        if isinstance(model, Target):
+            return model
+        if isinstance(model, Chain):
+            return ChainTarget.of_chain(model, bound)
+        return FormTarget.of_form(model, require_well_posed, multipliers)
+
+    @property
+    def in_size(self) -> int:
+        return self.exact.in_size
+
+    @property
+    def out_size(self) -> int:
+        return self.exact.out_size
+
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of the network's file."""
+        return self.original.sha256
+
+    @property
+    @abstractmethod
+    def gain(self) -> float:
+        """How far the output moves per distance of z, at most."""
+
+    @abstractmethod
+    def judge(self, x: Tensor) -> Judgement:
+        """Solve for raw points x (batch, p), with proved errors."""
+
+    @abstractmethod
+    def answer(self, x: Tensor) -> Tensor:
+        """y (batch, q) of raw points x (batch, p) in the search's format, differentiable."""
+
+    def output(self, x: Tensor) -> Tensor:
+        """The same without gradients."""
+        with torch.no_grad():
+            return self.answer(x)
+
+    def gradient(self, x: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """y (batch, q) and the gradients (batch, p) of Σ y · cotangent(y), the cotangent (batch, q) held fixed."""
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            y = self.answer(x)
+            (gradient,) = torch.autograd.grad(y, x, cotangent(y.detach()))
+        return y.detach(), self._finite(gradient)
+
+    def gradients(self, x: Tensor, cotangents: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """The same for several cotangents (k, batch, q) at once: y and gradients (k, batch, p)."""
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            y = self.answer(x)
+            several = cotangents(y.detach())
+            last = len(several) - 1
+            parts = [torch.autograd.grad(y, x, c, retain_graph=k < last)[0] for k, c in enumerate(several)]
+        return y.detach(), self._finite(torch.stack(parts))
+
+    def _finite(self, gradient: Tensor) -> Tensor:
+        """Without a proof some samples have no equilibrium, and no gradient."""
+        return gradient if self.proved else gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class FormTarget(Target):
+    """A form: ``fast`` is float32, or float64 where float32 cannot resolve this W."""
 
     original: Form
     exact: Form
@@ -69,22 +160,16 @@ class Target:
     proved: bool
 
     @classmethod
-    def of(
-        cls,
-        model: Form | HasForm | Target,
-        *,
-        require_well_posed: bool = True,
-        multipliers: Array | None = None,
-    ) -> Target:
-        """Prepare a model (or a form); a Target is handed back as it is.
+    def narrow(cls, model: Network | HasForm | Target) -> FormTarget:
+        """:meth:`Target.of`, and InputError for a chain."""
+        target = Target.of(model)
+        if not isinstance(target, FormTarget):
+            raise InputError("a chain of layers is attacked in l2 only: its neurons are too many for one form")
+        return target
 
-        ``require_well_posed=False`` admits a W for which nothing proves that there is one equilibrium: points count
-        then if the solver converges, and nothing about them is proved. Otherwise IllPosedError is raised for such a W.
-        ``multipliers`` (n,), such as a proved bound's, help to see that there is one. InputError for anything that
-        has no form, or one with NaN.
-        """
-        if isinstance(model, Target):
-            return model
+    @classmethod
+    def of_form(cls, model: Form | HasForm, require_well_posed: bool, multipliers: Array | None) -> FormTarget:
+        """See :meth:`Target.of`."""
         with torch.no_grad():
             form = as_form(model)
         known = form if multipliers is None else replace(form, lam=torch.from_numpy(multipliers))
@@ -105,18 +190,9 @@ class Target:
             fast_plan.prepared(fast.W)
         return cls(form, exact, fast, exact_plan, fast_plan, require_well_posed)
 
-    @property
-    def in_size(self) -> int:
-        return self.exact.in_size
-
-    @property
-    def out_size(self) -> int:
-        return self.exact.out_size
-
     @cached_property
-    def sha256(self) -> str:
-        """The digest of the form's file."""
-        return self.original.sha256
+    def gain(self) -> float:
+        return self.exact.C.norm_bound()
 
     @cached_property
     def _prover(self) -> Prover:
@@ -149,32 +225,42 @@ class Target:
             error, believed = torch.zeros_like(solution.residual), solution.converged
         return Judgement(solution.z, y, rounding, error, believed, self._distances)
 
-    def output(self, x: Tensor) -> Tensor:
-        """y (batch, q) of raw points x (batch, p) in the search's format, without gradients."""
-        with torch.no_grad():
-            return equilibrium(self.fast, x, self._fast_plan.settings, plan=self._fast_plan).y
+    def answer(self, x: Tensor) -> Tensor:
+        return equilibrium(self.fast, x, self._fast_plan.settings, plan=self._fast_plan).y
 
-    def gradient(self, x: Tensor, cotangent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """y (batch, q) and the gradients (batch, p) of Σ y · cotangent(y), the cotangent (batch, q) held fixed."""
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():
-            y = equilibrium(self.fast, x, self._fast_plan.settings, plan=self._fast_plan).y
-            (gradient,) = torch.autograd.grad(y, x, cotangent(y.detach()))
-        return y.detach(), self._finite(gradient)
 
-    def gradients(self, x: Tensor, cotangents: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """The same for several cotangents (k, batch, q) at once: y and gradients (k, batch, p)."""
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():
-            y = equilibrium(self.fast, x, self._fast_plan.settings, plan=self._fast_plan).y
-            several = cotangents(y.detach())
-            last = len(several) - 1
-            parts = [torch.autograd.grad(y, x, c, retain_graph=k < last)[0] for k, c in enumerate(several)]
-        return y.detach(), self._finite(torch.stack(parts))
+@dataclass(frozen=True, eq=False)
+class ChainTarget(Target):
+    """A chain of layers, with the bound from which the errors of its outputs follow; ``fast`` is float32."""
 
-    def _finite(self, gradient: Tensor) -> Tensor:
-        """Without a proof some samples have no equilibrium, and no gradient."""
-        return gradient if self.proved else gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    original: Chain
+    exact: Chain
+    fast: Chain
+    bound: ProductBound
+    proved: bool = True
+
+    @classmethod
+    def of_chain(cls, chain: Chain, bound: Bound | None) -> ChainTarget:
+        """See :meth:`Target.of`."""
+        chain = chain.detach()
+        exact = chain.to(torch.float64, torch.device("cpu"))
+        return cls(chain, exact, chain.to(torch.float32), own_product(chain, bound))
+
+    @property
+    def gain(self) -> float:
+        """There is no z: all errors are those of the output."""
+        return 0.0
+
+    def judge(self, x: Tensor) -> Judgement:
+        found = outputs(self.exact, x, self.bound)
+        q, error = self.out_size, found.error
+        return Judgement(
+            error.new_zeros(len(error), 0), found.y, error[:, None].expand(-1, q), torch.zeros_like(error),
+            error.isfinite(), error.new_zeros(q, q),
+        )  # fmt: skip
+
+    def answer(self, x: Tensor) -> Tensor:
+        return self.fast.apply(x)
 
 
 def _magnitude(form: Form, x: Tensor) -> Tensor:

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from equilip.attack.jacobian import Linearised, slopes_at
-from equilip.attack.target import Target
+from equilip.attack.target import FormTarget
 
 #: Steps of every walker, and how many directions it tries at each.
 _STEPS = 24
 _TRIES = 6
 
 
-def wander(target: Target, linear: Linearised, x: Tensor, generator: torch.Generator) -> Tensor:
+def wander(target: FormTarget, linear: Linearised, x: Tensor, generator: torch.Generator) -> Tensor:
     """Points (batch, p), raw, where the Jacobian's norm is no smaller than at the given ones.
 
     Each walker tries steps of very different lengths, along data differences and at random, and takes the best if it is

@@ -14,7 +14,7 @@ from equilip.certify.local import LocalBound, lipschitz_local
 from equilip.certify.monotone import Monotone, monotone
 from equilip.certify.norms import product_of_norms
 from equilip.certify.pairs import RowBounds, rows
-from equilip.certify.product import ProductBound, check_product, product_bound, product_rows, raw_of
+from equilip.certify.product import ProductBound, product_bound, product_rows, raw_of
 from equilip.certify.promise import ALLOWANCE, check_guarantee
 from equilip.certify.radius import radius
 from equilip.certify.recall import recall
@@ -36,7 +36,6 @@ __all__ = [
     "Slopes",
     "certified_linf",
     "check_guarantee",
-    "check_product",
     "contraction_bounds",
     "interval",
     "linf_margins",

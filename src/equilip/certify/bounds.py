@@ -13,6 +13,7 @@ from equilip.certify import phase_one, programme
 from equilip.certify.rigour import Prover
 from equilip.certify.scale import Metric
 from equilip.certify.system import HasForm, System, array, as_form, from_form
+from equilip.chain import Chain, Network
 from equilip.errors import IllPosedError, InputError, ProofError
 from equilip.form import Form
 from equilip.operators import WithProof
@@ -80,18 +81,23 @@ class Proved:
     note: str
 
 
-def lipschitz(model: Form | HasForm, *, method: str = "auto", seconds: float = 60.0) -> Bound:
+def lipschitz(model: Network | HasForm, *, method: str = "auto", seconds: float = 60.0) -> Bound:
     """The smallest l2 Lipschitz bound of ``model`` that can be proved, for standardised and for raw inputs.
 
     ``method``: "sdp" searches all diagonal multipliers by semidefinite programming; "scale" only the multiples of
     known or cheaply found ones, for large networks; "auto" chooses by size. ``seconds`` is a budget: when
-    it runs out the best bound proved so far is returned with ``converged`` False.
+    it runs out the best bound proved so far is returned with ``converged`` False. Of a chain it is the product of the
+    layers' bounds, whatever the method.
 
     Raises IllPosedError when no multipliers can be found that prove a unique equilibrium, and ProofError when
     multipliers were found and no bound could be proved for the stored numbers.
     """
     if method not in ("auto", "sdp", "scale"):
         raise InputError(f"method {method!r} is unknown; choose auto, sdp or scale")
+    if isinstance(model, Chain):
+        from equilip.certify.product import product_bound
+
+        return product_bound(model)
     form = as_form(model)
     if isinstance(form.W, WithProof):
         from equilip.certify.construction import by_construction
@@ -152,7 +158,7 @@ def per_unit(gamma: float, std: float) -> float:
     return gamma if std == 1.0 else up(gamma / std)
 
 
-def raw_bound(form: Form, gamma: float) -> float:
+def raw_bound(form: Network, gamma: float) -> float:
     """The bound for raw inputs that follows from one for standardised inputs: gamma / min std, rounded up.
 
     Where the inputs' std differ this is larger than what :func:`lipschitz` proves for raw inputs directly.

@@ -12,6 +12,7 @@ from equilip.certify.bounds import Bound, lipschitz, per_unit, uniform_std
 from equilip.certify.rigour import Prover
 from equilip.certify.scale import Metric
 from equilip.certify.system import HasForm, Head, Indices, System, as_form, from_form
+from equilip.chain import Chain, Network
 from equilip.errors import InputError
 from equilip.form import Form
 from equilip.operators import WithProof
@@ -49,7 +50,7 @@ def _of_the_whole(bound: Bound, q: int) -> RowBounds:
 
 
 def rows(
-    model: Form | HasForm, bound: Bound | None = None, *, method: str = "scale", seconds: float = 60.0
+    model: Network | HasForm, bound: Bound | None = None, *, method: str = "scale", seconds: float = 60.0
 ) -> RowBounds:
     """Bounds for every output and every pair of outputs of ``model``.
 
@@ -59,6 +60,10 @@ def rows(
     """
     if method not in ("scale", "sdp"):
         raise InputError(f"method {method!r} is unknown; choose scale or sdp")
+    if isinstance(model, Chain):
+        from equilip.certify.product import own_product, product_rows
+
+        return product_rows(model, own_product(model, bound))
     form = as_form(model)
     bound = own_bound(form, bound)
     start = time.monotonic()

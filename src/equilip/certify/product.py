@@ -189,11 +189,12 @@ def own_product(chain: Chain, bound: Bound | None) -> ProductBound:
     return bound
 
 
-def check_product(chain: Chain, guarantee: Guarantee, bound: ProductBound | None = None) -> None:
+def check_product(chain: Chain, guarantee: Guarantee | None, bound: Bound | None = None) -> None:
     """Return if the promised bound is proved, up to ``ALLOWANCE`` for every layer; raise ProofError if not."""
+    if guarantee is None or guarantee.bound is None:
+        return
     bound = own_product(chain, bound)
-    limit = math.inf if guarantee.bound is None else guarantee.bound * (1.0 + ALLOWANCE) ** len(chain.links)
-    if bound.value > limit:
+    if bound.value > guarantee.bound * (1.0 + ALLOWANCE) ** len(chain.links):
         raise ProofError(
             f"the network promises the bound {guarantee.bound:.6g}, and the product of what is proved of its layers' "
             f"stored numbers is {bound.value:.6g}: use float64"

@@ -12,6 +12,7 @@ import torch
 
 from equilip.certify.bounds import Bound, lipschitz, prove
 from equilip.certify.system import MAX_NEURONS, array, as_form
+from equilip.chain import Chain, Network
 from equilip.errors import IllPosedError, InputError, ProofError
 from equilip.form import Form
 from equilip.nn.guarantee import Guarantee
@@ -25,7 +26,7 @@ ALLOWANCE = 1e-6
 SECONDS = 20.0
 
 
-def check_guarantee(form: Form, guarantee: Guarantee | None, *, bound: Bound | None = None) -> None:
+def check_guarantee(form: Network, guarantee: Guarantee | None, *, bound: Bound | None = None) -> None:
     """Return if what ``guarantee`` promises is proved for the stored numbers of ``form``; raise ProofError if not.
 
     A promised bound is kept if ``bound * (1 + ALLOWANCE)`` is proved: with the parametrisation's own multipliers,
@@ -33,8 +34,14 @@ def check_guarantee(form: Form, guarantee: Guarantee | None, *, bound: Bound | N
     input is proved to have exactly one equilibrium. ``guarantee`` None promises nothing and is always kept.
 
     ``bound``: what :func:`lipschitz` proved for this form already, which is then all that is looked at. Nothing
-    can be said above ``MAX_NEURONS`` neurons, where the promise is believed.
+    can be said above ``MAX_NEURONS`` neurons, where the promise is believed. Of a chain, the product of the layers'
+    bounds may be above the promise by ``ALLOWANCE`` for each of them.
     """
+    if isinstance(form, Chain):
+        from equilip.certify.product import check_product
+
+        check_product(form, guarantee, bound)
+        return
     if guarantee is None or (form.hidden_size > MAX_NEURONS and not isinstance(form.W, WithProof | Contraction)):
         return
     if guarantee.norm != "l2":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from equilip.attack.outcome import Outcome
-from equilip.certify import raw_of
+from equilip.certify import raw_bound
 from equilip.errors import ConfigError, FormatError
 from equilip.report import results
 from equilip.report.results import Attacked, Check, Evaluated, OtherFormError
@@ -210,7 +210,7 @@ class _Reader:
             _, model = load_run(self.path)
             guarantee = model.guarantee()
             declared = None if guarantee is None else guarantee.bound
-            raw = None if declared is None else raw_of(runs.load_network(self.path), declared)
+            raw = None if declared is None else raw_bound(runs.load_network(self.path), declared)
             return declared, raw, runs.stored_sha256(self.path)
         except (FormatError, ConfigError) as error:
             self.notices.append(Notice(str(error), serious=True))

@@ -25,7 +25,7 @@ import torch
 
 import equilip
 from equilip import chain, nn
-from equilip.certify import check_guarantee, check_product, monotone
+from equilip.certify import check_guarantee, monotone
 from equilip.chain import Chain, Network
 from equilip.errors import ConfigError, FormatError, InputError
 from equilip.form import Form, Standardisation, write_whole
@@ -149,13 +149,8 @@ def realise(model: Model) -> Network:
     """The form or chain of a model, held against what it promises. ProofError when its numbers do not keep that."""
     with torch.no_grad():
         form = network(model).detach()
-    promise = model.guarantee()
-    if isinstance(form, Chain):
-        if promise is not None:
-            check_product(form, promise)
-        return form
-    check_guarantee(form, promise)
-    if isinstance(model, nn.MonotonicWrapper):
+    check_guarantee(form, model.guarantee())
+    if isinstance(model, nn.MonotonicWrapper) and isinstance(form, Form):
         monotone(form, model.directions, bound=model.slope)
     return form
 

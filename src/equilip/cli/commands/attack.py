@@ -22,7 +22,7 @@ from equilip.report.numbers import above, below
 if TYPE_CHECKING:
     from equilip.attack import LargestSlope, Robustness
     from equilip.certify import Bound
-    from equilip.form import Form
+    from equilip.chain import Network
 
 EPS = (0.1, 0.3, 0.5, 1.0, 1.58)
 
@@ -56,7 +56,7 @@ def arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace, output: Output) -> int:
     from equilip import attack
     from equilip.errors import IllPosedError
-    from equilip.train import load_form, runs
+    from equilip.train import load_network, runs
     from equilip.train.devices import device
 
     options.eps = options.eps or list(linf.EPS if options.norm == "linf" else EPS)
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     if options.norm == "linf":
         return linf.attack(options, output)
     config = runs.load_config(options.run)
-    form = load_form(options.run).to(None, device(options.device))
+    form = load_network(options.run).to(None, device(options.device))
     name, dataset = load_data(options, config.data, form, output)
     try:
         bound = None if options.allow_ill_posed else known_bound(Path(options.run), form)
@@ -72,6 +72,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
             form,
             require_well_posed=not options.allow_ill_posed,
             multipliers=None if bound is None else bound.multipliers,
+            bound=bound,
         )
     except IllPosedError as error:
         raise IllPosedError(
@@ -104,7 +105,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     return 1 if bugs else 0
 
 
-def known_bound(run: Path, form: Form) -> Bound:
+def known_bound(run: Path, form: Network) -> Bound:
     """What the run's certificate proves; a new bound where it has none that speaks of this form."""
     from equilip import certify
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from equilip.certify import Bound
-    from equilip.chain import Network
-    from equilip.nn import Guarantee
 
 
 def arguments(parser: Parser) -> None:
@@ -82,6 +80,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     start = time.perf_counter()
     from equilip import certify
     from equilip.chain import Chain
+    from equilip.errors import IllPosedError, ProofError
     from equilip.nn import MonotonicWrapper
     from equilip.train import load_network, load_run
     from equilip.train.devices import device
@@ -93,7 +92,13 @@ def run(options: argparse.Namespace, output: Output) -> int:
     if options.eps or options.radius:
         name, dataset = load_data(options, config.data, form, output)
     guarantee = model.guarantee()
-    bound = proved(form, guarantee, options.seconds)
+    try:
+        bound = certify.lipschitz(form, seconds=options.seconds)
+    except (IllPosedError, ProofError):
+        # Where something was promised, this says what broke it and what to do.
+        certify.check_guarantee(form, guarantee)
+        raise
+    certify.check_guarantee(form, guarantee, bound=bound)
     path, found = f"{options.run}/certificate.json", None
     if isinstance(model, MonotonicWrapper) and not isinstance(form, Chain):
         found = certify.monotone(form, model.directions, bound=model.slope)
@@ -104,7 +109,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         "norm": bound.norm,
         "declared": declared,
         "certified": bound.value,
-        "declared_raw": None if declared is None else certify.raw_of(form, declared),
+        "declared_raw": None if declared is None else certify.raw_bound(form, declared),
         "certified_raw": bound.value_raw,
         # The bound of a chain is the product of its layers' norms.
         "product_of_norms": None if isinstance(form, Chain) else certify.product_of_norms(form),
@@ -130,11 +135,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
             ],
         )
     if dataset is not None:
-        if isinstance(bound, certify.ProductBound) and isinstance(form, Chain):
-            pairs = certify.product_rows(form, bound)
-        else:
-            assert not isinstance(form, Chain)
-            pairs = certify.rows(form, bound, method=options.pairs, seconds=options.seconds)
+        pairs = certify.rows(form, bound, method=options.pairs, seconds=options.seconds)
         x = dataset.test_x.flatten(1)
         radii = certify.radius(form, x, dataset.test_y, bound=bound, pairs=pairs)
         values |= {"data": name, "pairs": options.pairs, **robustness(radii, options.eps)}
@@ -142,27 +143,6 @@ def run(options: argparse.Namespace, output: Output) -> int:
     output.line(f"{path} written; check it: equilip verify {path}")
     output.result({**values, "total_seconds": time.perf_counter() - start})
     return 0
-
-
-def proved(network: Network, guarantee: Guarantee | None, seconds: float) -> Bound:
-    """The bound of a form or a chain; ProofError where the stored numbers do not keep what is promised."""
-    from equilip import certify
-    from equilip.chain import Chain
-    from equilip.errors import IllPosedError, ProofError
-
-    if isinstance(network, Chain):
-        product = certify.product_bound(network)
-        if guarantee is not None:
-            certify.check_product(network, guarantee, product)
-        return product
-    try:
-        bound = certify.lipschitz(network, seconds=seconds)
-    except (IllPosedError, ProofError):
-        # Where something was promised, this says what broke it and what to do.
-        certify.check_guarantee(network, guarantee)
-        raise
-    certify.check_guarantee(network, guarantee, bound=bound)
-    return bound
 
 
 def rows(values: dict[str, Any]) -> list[tuple[str, str]]:
