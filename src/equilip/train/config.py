@@ -19,8 +19,8 @@ CONVOLUTIONS = ("lben-conv",)
 #: Networks that contract in a weighted maximum norm.
 CONTRACTIONS = ("nemon", "nemon-conv")
 MODELS = (
-    "lben", "lben-conv", "monotone", *CONTRACTIONS, "feedforward", "feedforward-conv", "unconstrained", "monotonic",
-    *STACKS, *IMAGE_STACKS,
+    "lben", "lben-conv", "monotone", "multi-tier", *CONTRACTIONS, "feedforward", "feedforward-conv", "unconstrained",
+    "monotonic", *STACKS, *IMAGE_STACKS,
 )  # fmt: skip
 #: Networks that boxes pass through in the loss boxes.
 BOXABLE = (*CONTRACTIONS, "feedforward")
@@ -60,6 +60,10 @@ class TrainConfig:
         "hidden layers of a feedforward, monotonic, cpl, sll, aol, cayley, sandwich or spectral network, and of those "
         "named so with -conv",
     )
+    tiers: int = option(
+        2,
+        "hidden images of a multi-tier network: each half as tall and wide as the one before, with twice the channels",
+    )
     gamma: float | None = option(
         None,
         "bound on the slope, with respect to the standardised input, of a network of 1-Lipschitz layers or of an lben; "
@@ -72,10 +76,12 @@ class TrainConfig:
     towards: int | None = option(None, "that class, counted from 0; the last one if left out")
     learn_gamma: bool = option(False, "train the bound too, starting from --gamma")
     epsilon: float = option(1.0, "margin of an lben's well-posedness")
-    kernel: int = option(3, "pixels across the kernels of a model named -conv: 1, 3, 5 or 7; its width counts channels")
+    kernel: int = option(
+        3, "pixels across the kernels of a model named -conv, or multi-tier: 1, 3, 5 or 7; its width counts channels"
+    )
     metric: str = option("full", "which neurons of an lben-conv have multipliers of their own", METRICS)
-    padding: str = option("zeros", "what surrounds the images of a model named -conv", PADDINGS)
-    pool: int = option(2, "the output of a model named -conv reads means over N x N pixels")
+    padding: str = option("zeros", "what surrounds the images of a model named -conv, or multi-tier", PADDINGS)
+    pool: int = option(2, "the output of a model named -conv, or multi-tier, reads means over N x N pixels")
     pool_padding: int = option(0, "zeros around the hidden images of an lben-conv or feedforward-conv for those means")
     layer: str = option(
         "weighted",
@@ -86,7 +92,7 @@ class TrainConfig:
     stride: int = option(1, "the input layer of a nemon-conv reads at every N-th pixel, each way")
     patch: int = option(1, "N x N pixels become channels of one before the layers of a cpl-conv, sll-conv, ...")
     feedthrough: bool = option(False, "give an lben a direct path D from input to output, inside its bound")
-    m: float = option(1.0, "strong monotonicity of a monotone network")
+    m: float = option(1.0, "strong monotonicity of a monotone or multi-tier network")
     measure: float = option(
         0.0, "what the weighted l-infinity measure of a nemon's (nemon-conv's) W stays below; below 1"
     )
@@ -160,6 +166,7 @@ class TrainConfig:
             "pool",
             "stride",
             "patch",
+            "tiers",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -202,7 +209,7 @@ class TrainConfig:
             if getattr(self, name) and self.model not in ("lben", *others):
                 models = ", ".join(("lben", *others))
                 raise ConfigError(f"{name} is a property of the model {models}; a {self.model} network has none to set")
-        images = (*CONVOLUTIONS, "feedforward-conv", "nemon-conv", *IMAGE_STACKS)
+        images = (*CONVOLUTIONS, "multi-tier", "feedforward-conv", "nemon-conv", *IMAGE_STACKS)
         for name, default, kinds in (
             ("kernel", 3, images),
             ("metric", "full", CONVOLUTIONS),
@@ -211,6 +218,7 @@ class TrainConfig:
             ("pool_padding", 0, (*CONVOLUTIONS, "feedforward-conv")),
             ("layer", "weighted", CONVOLUTIONS),
             ("stride", 1, ("nemon-conv",)),
+            ("tiers", 2, ("multi-tier",)),
             ("patch", 1, IMAGE_STACKS),
             ("measure", 0.0, CONTRACTIONS),
             ("gate", 0.0, ("nemon",)),

@@ -11,19 +11,21 @@ from equilip.chain import Network
 from equilip.data import Dataset
 from equilip.errors import ConfigError
 from equilip.form import Form, Standardisation
-from equilip.train import contractions, convolutions
+from equilip.train import contractions, convolutions, tiers
 from equilip.train.config import CONVOLUTIONS, IMAGE_STACKS, STACKS, TrainConfig
 from equilip.train.contractions import ContractionConfig
 from equilip.train.convolutions import ConvolutionConfig
 from equilip.train.directions import monotonic
 from equilip.train.image_stacks import ImageStackConfig, image_stack
 from equilip.train.stacks import stack
+from equilip.train.tiers import TierConfig
 from equilip.train.toml import nearest
 
 Model = (
     nn.LBEN
     | nn.LBENConv
     | nn.MonotoneNetwork
+    | nn.MultiTierMonotone
     | nn.NEMON
     | nn.NEMONConv
     | nn.FeedForward
@@ -39,6 +41,7 @@ KINDS = (
     "lben",
     "lben-conv",
     "monotone",
+    "multi-tier",
     "nemon",
     "nemon-conv",
     "feedforward",
@@ -97,6 +100,8 @@ class ModelConfig:
             assert self.image_stack is not None
         if self.kind == "nemon-conv":
             assert self.contraction is not None
+        if self.kind == "multi-tier":
+            assert self.tiers is not None
 
     @property
     def convolution(self) -> ConvolutionConfig | None:
@@ -114,6 +119,13 @@ class ModelConfig:
         return ContractionConfig(
             self.image, self.channels, self.kernel, self.padding, self.pool, self.pool_padding, self.stride
         )
+
+    @property
+    def tiers(self) -> TierConfig | None:
+        """What only multi-tier networks have; None for all others."""
+        if self.kind != "multi-tier":
+            return None
+        return TierConfig(self.image, self.channels, len(self.hidden), self.kernel, self.padding, self.pool)
 
     @property
     def image_stack(self) -> ImageStackConfig | None:
@@ -151,6 +163,10 @@ def describe(config: TrainConfig, dataset: Dataset) -> ModelConfig:
         )  # fmt: skip
         hidden = (images.neurons,) * config.depth
         own = {name: value for name, value in asdict(images).items() if name not in ("kind", "depth")}
+    if config.model == "multi-tier":
+        tiered = TierConfig(dataset.shape, config.width, config.tiers, config.kernel, config.padding, config.pool)
+        hidden = tiered.neurons
+        own = {name: value for name, value in asdict(tiered).items() if name != "tiers"}
     return ModelConfig(
         kind=config.model,
         in_features=dataset.in_features,
@@ -290,6 +306,17 @@ def build(
             contraction,
             q,
             config.measure,
+            activation=sigma,
+            standardisation=standardisation,
+            dtype=dtype,
+            generator=generator,
+        )
+    tiered = config.tiers
+    if tiered is not None:
+        return tiers.network(
+            tiered,
+            q,
+            config.m,
             activation=sigma,
             standardisation=standardisation,
             dtype=dtype,
