@@ -23,7 +23,7 @@ def result(family: Family, *runs: Measured) -> Result:
 
 def everything(bugs: tuple[str, ...] = ()) -> Comparison:
     """Two seeds of each family; nothing is proved of monDEQ, and the monotonic one is absent."""
-    settings = Settings("digits", runs=2)
+    settings = Settings("digits", runs=2, parameters=6_000)
     results = []
     for number, family in enumerate(FAMILIES[:-1]):
         changes = {"bound": None, "declared": None} if family.name == "mondeq" else {}

@@ -126,3 +126,43 @@ def test_a_table_with_a_direction(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert verdict.valid
     assert verdict.claims[-1].directions == ((-1, 0, 0, 0), (1, 0, 0, 0))
     assert "monotonic" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["lben-conv", "mondeq-conv", "nemon-conv", "aol-conv"])
+def test_convolutional_families(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = [
+        "--seconds",
+        "0.1",
+        "--parameters",
+        "700",
+        "--runs",
+        "1",
+        "--attacked",
+        "5",
+        "--eps",
+        "0.1",
+        "--limit",
+        "40",
+    ]
+    out = tmp_path / "out"
+    assert main(["compare", "--data", "digits", "--families", name, *small, "--jobs", "1", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    (found,) = json.loads((out / "comparison.json").read_text())["families"]
+    (run,) = found["runs"]
+    assert run["bugs"] == []
+    assert run["slope"] > 0
+    if name == "nemon-conv":
+        assert run["bound"] is None
+        assert "nothing could be proved: NEMON conv" in said
+    else:
+        assert checker.check(out / f"{name}-0" / "certificate.json").valid
+        assert run["slope"] <= run["bound"]
+        assert run["certified"][0] <= run["clean"]
+    assert (run["declared"] is None) is (name in ("mondeq-conv", "nemon-conv"))
+
+
+def test_convolutional_families_of_tables_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "table.npz", X=np.random.default_rng(0).normal(size=(40, 3)), y=np.arange(40) % 2)
+    data = f"npz:{tmp_path / 'table.npz'}"
+    assert main(["compare", "--data", data, "--families", "cpl-conv", "--out", str(tmp_path / "out")]) == 2
+    assert "holds tables" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 from compare_results import everything, measured, result
 
 from equilip.compare import page, tables
-from equilip.compare.families import FAMILIES
+from equilip.compare.families import EVERY, FAMILIES
 from equilip.compare.results import Comparison
 from equilip.compare.settings import Settings
 
@@ -36,6 +36,18 @@ def test_spreads_and_gaps_in_the_tables() -> None:
     assert tables.sentences(found)[0] == "monotonic is not compared: this data has ten classes."
     assert "monDEQ" in tables.sentences(found)[1]
     assert tables.sentences(everything(("runs/a-bug.npz",)))[-1].startswith("BUG")
+
+
+def test_what_is_not_equal_is_said() -> None:
+    chosen = {family.name: family for family in EVERY}
+    slow = result(chosen["lben-conv"], measured(0.9, (0.5,), epochs=1, train_seconds=30.0))
+    large = result(chosen["cpl-conv"], measured(0.9, (0.5,), parameters=5_000))
+    fair = result(chosen["plain"], measured(0.9, (0.5,), train_seconds=4.2))
+    found = Comparison(Settings("digits", eps=(0.5,), parameters=6_000, seconds=4.0), (slow, large, fair), ())
+    assert tables.sentences(found) == [
+        "LBEN conv took 30 s to train: that is one pass over the data.",
+        "CPL conv has 5,000 parameters, as near to 6,000 as its sizes allow.",
+    ]
 
 
 def test_the_page_and_its_companions(tmp_path: Path) -> None:

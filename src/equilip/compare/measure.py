@@ -18,16 +18,18 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from equilip import attack, certify, checker, data, nn
-from equilip.certify import Bound
+from equilip.certify import Bound, RowBounds
+from equilip.chain import Chain, Network
 from equilip.compare.settings import Settings
 from equilip.data import Dataset
 from equilip.errors import FormatError, IllPosedError, ProofError
-from equilip.form import Form
-from equilip.paper.experiment import Network
+from equilip.operators import Contraction
+from equilip.paper import experiment
 from equilip.paper.stages import box_of, check
 from equilip.solve import Settings as SolverSettings
-from equilip.train import TrainConfig, checkpoint, evaluate, load_form, load_run, metrics, resume, runs, train
+from equilip.train import TrainConfig, checkpoint, evaluate, load_run, metrics, resume, runs, train
 from equilip.train.batches import order
+from equilip.train.evaluation import rows_at_a_time
 from equilip.train.losses import loss as loss_of
 from equilip.train.models import Model
 from equilip.train.penalties import penalty as penalty_of
@@ -108,12 +110,12 @@ def carry_out(
     """
     name, config = task
     folder = out / name
-    check(Network(name, name, config), folder)
+    check(experiment.Network(name, name, config), folder)
     if not (folder / "config.toml").is_file():
         train(config, folder, data_dir=data_dir)
     elif (folder / checkpoint.NAME).is_file() or not (folder / "model.safetensors").is_file():
         resume(folder, data_dir=data_dir)
-    model, form = load_run(folder)[1], load_form(folder)
+    model, form = load_run(folder)[1], runs.load_network(folder)
     dataset = data.load(config.data, data_dir, limit=config.limit)
     found = _measure(settings, folder, config, model, form, dataset)
     runs.write_result(folder, NAME, asdict(found), form.sha256)
@@ -122,7 +124,7 @@ def carry_out(
 
 
 def _measure(
-    settings: Settings, folder: Path, config: TrainConfig, model: Model, form: Form, dataset: Dataset
+    settings: Settings, folder: Path, config: TrainConfig, model: Model, form: Network, dataset: Dataset
 ) -> Measured:
     evaluated = evaluate(form.to(torch.float64), dataset.test_x, dataset.test_y, SolverSettings(raise_on_failure=False))
     runs.write_result(folder, "evaluation", {"data": dataset.name, **evaluated.as_table()}, form.sha256)
@@ -131,10 +133,12 @@ def _measure(
     x, label = dataset.test_x, dataset.test_y
     radius = torch.zeros(len(x), dtype=torch.float64)
     if bound is not None:
-        radius = certify.radius(form, x, label, bound=bound, pairs=certify.rows(form, bound))
+        pairs = _pairs(form, bound)
+        parts = zip(*(every.split(rows_at_a_time(form.hidden_size)) for every in (x, label)), strict=True)
+        radius = torch.cat([certify.radius(form, *part, bound=bound, pairs=pairs) for part in parts])
     seconds = time.perf_counter() - start
     n = min(settings.attacked, len(x))
-    target = attack.Target.of(form, multipliers=None if bound is None else bound.multipliers)
+    target = attack.Target.of(form, multipliers=None if bound is None else bound.multipliers, bound=bound)
     some, own, box = x[:n], label[:n], box_of(dataset)
     found = attack.robustness(
         target, some, own, settings.eps, box=box, seed=config.seed, bound=bound, radius=radius[:n]
@@ -145,7 +149,7 @@ def _measure(
     runs.write_result(folder, "attack", values, form.sha256)
     attack.Outcome.of(found, some, own, dataset.shape).save(folder / "attack.npz")
     guarantee = model.guarantee()
-    declared = None if guarantee is None or guarantee.bound is None else certify.raw_bound(form, guarantee.bound)
+    declared = None if guarantee is None or guarantee.bound is None else certify.raw_of(form, guarantee.bound)
     epochs = metrics.read(folder)
     infer = _timed(model, x)
     return Measured(
@@ -166,16 +170,34 @@ def _measure(
     )
 
 
-def _certify(settings: Settings, folder: Path, model: Model, form: Form) -> Bound | None:
-    """The bound with its certificate written and checked; None where nothing is provable."""
+def _prove(settings: Settings, form: Network) -> Bound | None:
+    if isinstance(form, Chain):
+        return certify.product_bound(form)
+    if isinstance(form.W, Contraction):
+        return None  # what is known of these is in the maximum norm
     try:
-        bound = certify.lipschitz(form, seconds=settings.search)
+        return certify.lipschitz(form, seconds=settings.search)
     except (IllPosedError, ProofError):
         return None
+
+
+def _pairs(form: Network, bound: Bound) -> RowBounds:
+    if isinstance(bound, certify.ProductBound) and isinstance(form, Chain):
+        return certify.product_rows(form, bound)
+    assert not isinstance(form, Chain)
+    return certify.rows(form, bound)
+
+
+def _certify(settings: Settings, folder: Path, model: Model, form: Network) -> Bound | None:
+    """The bound with its certificate written and checked; None where nothing is provable."""
+    bound = _prove(settings, form)
+    if bound is None:
+        return None
     path = folder / "certificate.json"
-    certify.write_certificate(
-        bound, path, monotone=certify.monotone(model) if isinstance(model, nn.MonotonicWrapper) else None
-    )
+    if isinstance(model, nn.MonotonicWrapper):
+        certify.write_certificate(bound, path, monotone=certify.monotone(model))
+    else:
+        bound.save(path)
     verdict = checker.check(path)
     if not verdict.valid:
         raise ProofError(f"{path} is not valid: {verdict.reason} (a fault of equilip: please report it)")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from equilip.compare.families import FAMILIES, NAMES, Family
+from equilip.compare.families import EVERY, EVERY_NAME, NAMES, Family
 from equilip.errors import ConfigError
 from equilip.train.toml import nearest
 
@@ -43,8 +43,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in self.families:
-            if name not in NAMES:
-                raise ConfigError(f"unknown family {name!r}; {nearest(name, NAMES)}")
+            if name not in EVERY_NAME:
+                raise ConfigError(f"unknown family {name!r}; {nearest(name, EVERY_NAME)}")
         if not self.families or len(set(self.families)) != len(self.families):
             raise ConfigError("name each family to be compared once")
         for name in ("parameters", "runs", "batch", "attacked"):
@@ -63,7 +63,7 @@ class Settings:
     @property
     def chosen(self) -> tuple[Family, ...]:
         """The families in their own order."""
-        return tuple(family for family in FAMILIES if family.name in self.families)
+        return tuple(family for family in EVERY if family.name in self.families)
 
     def as_table(self) -> Mapping[str, Any]:
         """The fields as plain values."""

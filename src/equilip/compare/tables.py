@@ -23,6 +23,8 @@ COST_LEGEND = (
 )
 
 _NONE = "–"
+#: How far parameters and seconds may be from what was asked for without a word.
+_NEAR = 0.1
 
 
 def accuracy(found: Comparison) -> Table:
@@ -88,6 +90,13 @@ def percent(spread: Spread) -> str:
 def sentences(found: Comparison) -> list[str]:
     """What a reader should know beside the tables."""
     said = [f"{label} is not compared: {reason}." for label, reason in found.absent]
+    for result in found.results:
+        held, asked = result.measured[0].parameters, found.settings.parameters
+        if abs(held - asked) > _NEAR * asked:
+            said.append(f"{result.family.label} has {held:,} parameters, as near to {asked:,} as its sizes allow.")
+        took = result.spread(lambda one: one.train_seconds).mean
+        if result.measured[0].epochs == 1 and took > (1 + _NEAR) * found.settings.seconds:
+            said.append(f"{result.family.label} took {took:.0f} s to train: that is one pass over the data.")
     nothing = [result.family.label for result in found.results if any(one.bound is None for one in result.measured)]
     if nothing:
         said.append(f"Of some networks nothing could be proved: {', '.join(nothing)}.")

@@ -13,17 +13,26 @@ from pathlib import Path
 
 from equilip.cli.options import Parser, add_data, count, one_of
 from equilip.cli.output import Output
-from equilip.compare.families import FAMILIES, NAMES
+from equilip.compare.families import CONVOLUTIONAL, EVERY_NAME, FAMILIES
 from equilip.data import check_name
 from equilip.errors import ConfigError
 
 
 def arguments(parser: Parser) -> None:
-    parser.epilog = "\n".join(["families:", *(f"  {family.name:<10} {family.label}" for family in FAMILIES)])
+    parts = (("families:", FAMILIES), ("families of images, compared where --families names them:", CONVOLUTIONAL))
+    parser.epilog = "\n".join(
+        line for title, some in parts for line in (title, *(f"  {family.name:<14} {family.label}" for family in some))
+    )
     parser.add_argument("--data", type=check_name, default="digits", metavar="NAME", help="data set (default: digits)")
     parser.add_argument("--out", metavar="DIR", help="folder of the runs (default: runs/compare-DATA)")
     parser.add_argument("--resume", action="store_true", help="go on with what is in --out")
-    parser.add_argument("--families", nargs="+", type=one_of(NAMES), metavar="NAME", help="only these (default: all)")
+    parser.add_argument(
+        "--families",
+        nargs="+",
+        type=one_of(EVERY_NAME),
+        metavar="NAME",
+        help="only these (default: all but those of images)",
+    )
     parser.add_argument("--parameters", type=count, metavar="N", help="of every network (default: as suits the data)")
     parser.add_argument(
         "--seconds", type=float, metavar="X", help="of the processor for every training (default: as suits the data)"
