@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from equilip import checker
+from equilip.chain import Chain
 from equilip.cli import main
 from equilip.compare import measure
 from equilip.train import load_run, metrics
+from equilip.train.runs import load_network
 
 SMALL = ["--families", "lben", "mondeq", "plain", "--seconds", "0.2", "--parameters", "1200", "--limit", "120"]
 OPTIONS = [*SMALL, "--runs", "2", "--attacked", "40", "--eps", "0.1", "0.4", "--jobs", "1"]
@@ -159,6 +161,32 @@ def test_convolutional_families(name: str, tmp_path: Path, capsys: pytest.Captur
         assert run["slope"] <= run["bound"]
         assert run["certified"][0] <= run["clean"]
     assert (run["declared"] is None) is (name in ("mondeq-conv", "nemon-conv"))
+
+
+@pytest.mark.parametrize("name", ["sandwich-conv", "cpl-conv"])
+def test_stacks_too_large_for_one_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("equilip.nn.stack.MAX_ROWS", 20)
+    small = [
+        "--seconds",
+        "0.1",
+        "--parameters",
+        "700",
+        "--runs",
+        "1",
+        "--attacked",
+        "5",
+        "--eps",
+        "0.1",
+        "--limit",
+        "40",
+    ]
+    out = tmp_path / "out"
+    assert main(["compare", "--data", "digits", "--families", name, *small, "--jobs", "1", "--out", str(out)]) == 0
+    assert isinstance(load_network(out / f"{name}-0"), Chain)
+    (run,) = json.loads((out / "comparison.json").read_text())["families"][0]["runs"]
+    assert run["bugs"] == []
+    assert 0 < run["slope"] <= run["bound"] <= 1.01 * run["declared"]
+    assert checker.check(out / f"{name}-0" / "certificate.json").valid
 
 
 def test_convolutional_families_of_tables_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
