@@ -73,6 +73,17 @@ def test_what_was_missed_is_named_with_its_size() -> None:
     assert any("Not compared" in sentence and "margin 0.02, feed" in sentence for sentence in verdicts(ALL))
 
 
+def test_a_shortened_run_is_held_against_nothing() -> None:
+    for options in ({"quick": True}, {"limit": 50}):
+        networks = {network.name: network for network in EXPERIMENTS["lben-mnist"](**options).networks}
+        short = [result(name, network=networks[name]) for name in ("lben-1", "lben", "plain", "lmt-0.02")]
+        (sentence,) = verdicts(short)
+        assert sentence.startswith("Not compared, as ours were trained for less long, or on fewer samples: LBEN, γ = 1")
+        assert all(own.error_reproduced is None and own.tightness_reproduced is None for own in short)
+        # They still stand beside each other.
+        assert "2.36 %" in overview(short).markdown()
+
+
 def test_numbers_are_rounded_so_that_they_hold() -> None:
     (row,) = overview([result()]).rows
     assert row == ("LBEN, γ = 1", "2.50 %", "2.36 %", "0.9123", "0.8648", "0.9501", "96.04 %", "91.23 %", "86.5 %")
