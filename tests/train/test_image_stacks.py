@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from equilip import certify, checker
-from equilip.errors import ConfigError
+from equilip.chain import Chain
+from equilip.errors import ConfigError, InputError
 from equilip.nn import Stack
 from equilip.solve import equilibrium
-from equilip.train import TrainConfig, load_form, load_run, train
+from equilip.train import TrainConfig, evaluate, load_form, load_network, load_run, train
 from equilip.train.config import IMAGE_STACKS
 from equilip.train.image_stacks import ImageStackConfig
 
@@ -49,6 +51,35 @@ def test_several_layers_and_a_bound_that_is_learnt(tmp_path: Path) -> None:
     assert model.gamma != pytest.approx(1.0, abs=1e-6)
     assert load_form(path).hidden_size == 2 * 6 * 16
     assert load_run(path)[1].gamma == model.gamma
+
+
+@pytest.mark.parametrize("kind", [*IMAGE_STACKS, "aol", "sandwich"])
+def test_networks_too_large_for_one_form_are_chains(kind: str, tmp_path: Path) -> None:
+    images = kind in IMAGE_STACKS
+    padding = "circular" if kind in ("cayley-conv", "sandwich-conv") else "zeros"
+    own: dict[str, Any] = {"width": 60, "depth": 35}
+    if images:
+        own = {"padding": padding, "pool": 2, "width": 11, "depth": 3}
+    config = TrainConfig(model=kind, gamma=2.0, limit=40, epochs=1, batch=20, lr=1e-3, eps=(0.1,), **own)
+    path, model = train(config, tmp_path / "run")
+    assert isinstance(model, Stack)
+    found, again = load_run(path)
+    network = load_network(path)
+    assert isinstance(network, Chain)
+    assert network.hidden_size == sum(found.model.hidden) > 2048
+    x = torch.rand(20, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model(x), again(x))
+    assert torch.allclose(network.apply(x), model(x), atol=1e-5)
+    with pytest.raises(InputError, match="holds a chain of layers"):
+        load_form(path)
+    bound = certify.lipschitz(network)
+    assert bound.value <= 2.0 * (1 + 1e-5)
+    bound.save(path / "certificate.json")
+    assert checker.check(path / "certificate.json").valid
+    shown = evaluate(network.to(torch.float64), x, torch.zeros(20, dtype=torch.int64))
+    assert shown.max_error_bound is not None
+    assert shown.max_error_bound < 1e-8
+    assert evaluate(network, x, torch.zeros(20, dtype=torch.int64)).test_error_percent == shown.test_error_percent
 
 
 @pytest.mark.parametrize(
