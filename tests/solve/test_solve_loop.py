@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from equilip.activations import ReLU
 from equilip.form import dense
 from equilip.solve import (
     Auto,
+    Equation,
     Metric,
     Pace,
     PeacemanRachford,
@@ -268,3 +270,31 @@ def test_auto_takes_substitution_where_there_are_no_cycles() -> None:
     own = problem("acyclic of 9")
     solution = equilibrium(own.form, own.x, Settings(Auto()))
     assert (distance(solution.z, truth(own.name, ReLU(), F64)) <= 1e-13 * solution.z.norm(dim=1).numpy()).all()
+
+
+def test_a_rate_that_is_far_too_slow_is_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two early readings where theory promises thousands of steps; none where the caller knows how many it takes."""
+    own = problem("gentle")
+    equation = Equation(own.form.W, ReLU(), own.form.bias(own.x))
+    honest = PeacemanRachford().prepare(own.form.W, find_metric(own.form.W, own.form.lam))
+    readings = 0
+
+    def read(equation: Equation, z: torch.Tensor) -> loop.Reading:
+        nonlocal readings
+        readings += 1
+        return original(equation, z)
+
+    original = loop.read
+    monkeypatch.setattr(loop, "read", read)
+    expected = loop.iterate(honest, equation, None, tolerance=1e-10, limit=5000)
+    readings = 0
+    slow = loop.iterate(replace(honest, rate=0.99), equation, None, tolerance=1e-10, limit=5000)
+    assert slow.report.status is Status.CONVERGED
+    assert slow.report.steps <= 2 * max(expected.report.steps, loop.EARLY)
+    assert readings <= 5
+    assert (distance(slow.z, truth(own.name, ReLU(), F64)) <= 1e-8 * slow.z.norm(dim=1).numpy()).all()
+    readings = 0
+    told = loop.iterate(
+        replace(honest, rate=0.99), equation, None, tolerance=1e-10, limit=5000, expected=slow.report.steps
+    )
+    assert (told.report.steps, readings) == (slow.report.steps, 1)

@@ -1,7 +1,8 @@
 """The one loop that serves every iteration.
 
 The residual costs as much as a step, so it is read only when the known rate says that the tolerance may have
-been reached, and then the observed rate corrects the prediction. Every sample has to reach the tolerance; the
+been reached, and then the observed rate corrects the prediction; where the known rate promises a long way, two early
+readings observe a better one. Every sample has to reach the tolerance; the
 ones that have not go on alone once they are the minority.
 """
 
@@ -27,6 +28,12 @@ CHUNK_NUMBERS = 4_000_000
 
 #: An equilibrium smaller than this share of its bias is measured by the bias.
 NEARLY_ZERO = 1e-5
+
+#: Predicted steps from which the rate is observed first: rates from theory may be far slower than the iteration.
+LONG = 100
+
+#: Steps before each of the first two readings then.
+EARLY = 16
 
 #: Steps still to go from which sorting out the open samples costs less than carrying the others along.
 WORTH_NARROWING = 10
@@ -132,9 +139,11 @@ def iterate(
         return Outcome(point, point, Report(point.new_zeros(batch), 0, 0, Status.CONVERGED, 0.0))
 
     rate = min(max(prepared.rate, 1e-3), 0.9999)
+    learning = False
     if expected is None:
         expected = _steps(rate, 1 / tolerance) if run.planned is None else run.planned
-    steps = expected
+        learning = run.planned is None and expected >= LONG
+    steps = EARLY if learning else expected
     rows: Tensor | None = None
     best: Reading | None = None
     hopeless = 4 * _steps(0.5 * (1 + rate), HOPELESS)
@@ -175,6 +184,8 @@ def iterate(
         # hardly ever moves again, which a few readings soon tell.
         wait = 2 * steps
         steps = _steps(rate, worst)
+        if learning and not math.isfinite(before):
+            steps = min(steps, EARLY)  # one reading knows no rate
         if idle:
             steps = min(steps, SOON) if close else max(steps, wait)
         if steps >= WORTH_NARROWING:
