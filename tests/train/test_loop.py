@@ -95,8 +95,8 @@ def test_a_loss_that_is_no_number_is_said() -> None:
         fit(model, dataset, config)
 
 
-def test_a_training_that_diverges_is_said() -> None:
-    config = replace(TINY, lr=1e30)
+def test_a_solve_that_fails_is_said() -> None:
+    config = replace(TINY, tolerance=1e-12)
     dataset, model = fresh(config)
     with pytest.raises(ConvergenceError, match=r"epoch 1: .* if the loss was growing, lower the learning rate, now"):
         fit(model, dataset, config)
@@ -114,6 +114,20 @@ def test_weights_that_are_no_numbers_are_said(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.optim.Adam, "step", overflow)
     with pytest.raises(ConfigError, match=r"the weights became infinite in epoch 1; lower the learning rate"):
         fit(model, dataset, TINY)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"lr": 1e30}, {"model": "nemon", "gamma": None}, {"model": "nemon", "gamma": None, "lr": 100.0},
+     {"model": "lben-conv", "pool": 2}],
+)  # fmt: skip
+def test_a_training_that_diverges_says_so_and_what_to_do(changes: dict[str, object]) -> None:
+    config = replace(TINY, **{"width": 6, "limit": 60, "lr": 1e9, "schedule": "constant", **changes})
+    dataset, model = fresh(config)
+    with pytest.raises(
+        ConfigError, match=r"the training diverged in epoch 1: the weights grew to .*; lower the learning"
+    ):
+        fit(model, dataset, config)
 
 
 def test_metrics_are_written_as_they_come(tmp_path: Path) -> None:

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from equilip.errors import ConfigError, ConvergenceError, EquilipError, InputError
+from equilip.nn import EquilibriumModule
 from equilip.train.schedules import Schedule
+
+#: Weights that no training which learns anything comes near.
+_LARGE = 1e6
 
 
 def descend(
@@ -44,6 +48,16 @@ def explained(
     advice = f"lower the learning rate, now {optimiser.param_groups[0]['lr']:g}"
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
         return ConfigError(f"the weights became infinite in epoch {epoch}; {advice}")
+    largest = max((float(parameter.detach().abs().max()) for parameter in model.parameters()), default=0.0)
+    if largest > _LARGE or (isinstance(model, EquilibriumModule) and not _finite(model)):
+        return ConfigError(f"the training diverged in epoch {epoch}: the weights grew to {largest:.1e}; {advice}")
     if isinstance(error, ConvergenceError):
         return type(error)(f"epoch {epoch}: {error}; if the loss was growing, {advice}", error.solution)
     return error
+
+
+def _finite(model: EquilibriumModule) -> bool:
+    """Whether finite weights make finite matrices: products and exponentials of them may overflow."""
+    with torch.no_grad():
+        form = model.form()
+    return all(bool(own.isfinite().all()) for of in (form.W, form.U, form.C, form.D) for own in of.tensors)

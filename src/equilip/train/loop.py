@@ -151,12 +151,14 @@ class _Training:
 
     def epoch(self) -> EpochMetrics:
         """One pass over the training data, and what it led to."""
-        start, processor = time.perf_counter(), time.process_time()
-        number = len(self.history)
         try:
-            seen = self._pass(number)
+            return self._epoch(len(self.history))
         except (ConvergenceError, InputError) as error:
-            raise explained(error, self.model, self.optimiser, number + 1) from error
+            raise explained(error, self.model, self.optimiser, len(self.history) + 1) from error
+
+    def _epoch(self, number: int) -> EpochMetrics:
+        start, processor = time.perf_counter(), time.process_time()
+        seen = self._pass(number)
         loss = seen.loss / len(self.train)
         if not math.isfinite(loss):
             raise ConfigError(f"the loss became {loss} in epoch {number + 1}; lower the learning rate, now {seen.lr:g}")
