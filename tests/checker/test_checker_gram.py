@@ -45,6 +45,18 @@ def test_cosines_are_within_one_unit(count: int, bits: int) -> None:
     assert np.abs(sine - 2.0**bits * np.sin(angle)).max() < 0.51
 
 
+def test_cosines_of_many_digits_follow_from_each_other() -> None:
+    """Powers of the first root of unity, in integers of 58 bits, where float64 has no say."""
+    bits, count = 58, 60
+    cosine, sine = (part.tolist() for part in gram.circle(count, bits))
+    real, imag = 1 << 200, 0
+    for j in range(count):
+        assert abs(real - (cosine[j] << 200 - bits)) <= (j + 2) << 200 - bits
+        assert abs(imag - (sine[j] << 200 - bits)) <= (j + 2) << 200 - bits
+        real, imag = (real * cosine[1] - imag * sine[1] >> bits), (real * sine[1] + imag * cosine[1] >> bits)
+    assert abs(real - (1 << 200)) <= (count + 2) << 200 - bits
+
+
 def test_matrices() -> None:
     rng = np.random.default_rng(0)
     for number in range(200):

@@ -73,27 +73,30 @@ def convolution(kernel: Exact, torus: tuple[int, int], budget: Budget) -> Blocks
         return Blocks(np.zeros((1, 1, 1), dtype=np.int64), None, 0, 0)
     (m, c, k, l), (tall, wide) = kernel.integers.shape, torus  # noqa: E741
     taps, frequencies = k * l, (tall // 2 + 1) * wide
-    budget.spend(2 * frequencies * taps * m * c)
-    bits = width(taps)
-    own, exponent = rounded(kernel, bits)
+    budget.spend(6 * frequencies * taps * m * c)
+    # Taps and cosines have 2 * bits bits each and are multiplied in halves; products of two lower halves are dropped.
+    bits = (60 - taps.bit_length()) // 2
+    own, exponent = rounded(kernel, 2 * bits)
     around = math.lcm(tall, wide)
     budget.spend(2**10 * around)
-    cosine, sine = circle(around, bits)
     rows = np.outer(np.arange(tall // 2 + 1), np.arange(k)) % tall * (around // tall)
     columns = np.outer(np.arange(wide), np.arange(l)) % wide * (around // wide)
     angle = ((rows[:, None, :, None] + columns[None, :, None, :]) % around).reshape(frequencies, taps)
-    flat = own.reshape(m * c, taps)
-    real, imag = (np.einsum("ft,et->fe", part[angle], flat).reshape(frequencies, m, c) for part in (cosine, sine))
-    # A tap is off by 1/2 if any was rounded, a cosine by 1: a product by |tap| + 2**bits / 2, in both parts.
-    taken = taps * 2 ** (bits - 1) if exponent > kernel.exponent else 0
-    off = [int(size) + taken for size in np.abs(flat).sum(axis=1)]
-    doubt = math.isqrt(2 * sum(each * each for each in off)) + 1
+    flat, mask = own.reshape(m * c, taps), (1 << bits) - 1
+
+    def total(waves: Integers64) -> Integers64:
+        high = np.einsum("ft,et->fe", waves >> bits, flat >> bits)
+        cross = np.einsum("ft,et->fe", waves >> bits, flat & mask) + np.einsum("ft,et->fe", waves & mask, flat >> bits)
+        return (high + (cross >> bits)).reshape(frequencies, m, c)
+
+    real, imag = (total(part[angle]) for part in circle(around, 2 * bits))
+    # In units of the taps, each product is off by 1/2 for its tap, 1 for its cosine and 1 for the halves dropped, and
+    # the sum by 1 for those that were shifted; real and imaginary parts both.
+    doubt = math.isqrt(2 * m * c) * (3 * taps + 2) + 3 * taps + 2
     largest = max(int(np.abs(real).max()), int(np.abs(imag).max()))
     drop = max(0, largest.bit_length() - width(2 * max(m, c)))
     half = (1 << drop) >> 1
-    return Blocks(
-        real + half >> drop, imag + half >> drop, exponent - bits + drop, (doubt >> drop) + 2 + math.isqrt(m * c)
-    )
+    return Blocks(real + half >> drop, imag + half >> drop, exponent + drop, (doubt >> drop) + 2 + math.isqrt(m * c))
 
 
 def circle(count: int, bits: int) -> tuple[Integers64, Integers64]:
