@@ -22,9 +22,9 @@ from certify_networks import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equilip.certify import Bound, lipschitz, prove
+from equilip.certify import Bound, lipschitz, prove, rows
 from equilip.errors import IllPosedError, InputError, ProofError
-from equilip.form import Form, Standardisation, affine, compose, residual
+from equilip.form import Form, Standardisation, affine, compose, dense, residual
 
 #: The exact sum of a proof's terms cannot be told from an eigenvalue in floating point.
 TIE = 1e-11
@@ -126,6 +126,16 @@ def test_more_outputs_than_neurons() -> None:
     assert bound.converged
     assert worst_slope(form) <= bound.value
     assert is_proof(form, bound)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("reads", "feed"), [(1e-170, 1e-30), (1e-165, 1e-20), (1e-120, 1.0)])
+def test_outputs_that_ignore_neurons_which_hardly_read(reads: float, feed: float) -> None:
+    eye = torch.eye(2, dtype=torch.float64)
+    form = dense(0 * eye, reads * eye, torch.zeros(2).double(), 0 * eye, torch.zeros(2).double(), D=feed * eye)
+    found = lipschitz(form)
+    assert feed <= found.value <= feed * (1 + 1e-7)
+    assert (rows(form, found).outputs <= feed * (1 + 1e-7)).all()
 
 
 def test_multipliers_of_very_different_sizes() -> None:

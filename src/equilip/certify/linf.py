@@ -97,8 +97,8 @@ def lipschitz_linf(model: Form | HasForm, *, method: str = "auto", seconds: floa
     ``method``: "trace" solves a semidefinite programme for every output that decides the bound; "scale" takes weights
     and multipliers from formulas; "comparison" uses the comparison matrix alone; "auto" takes trace for small networks,
     and for large ones comparison, or scale where that proves nothing. The comparison matrix is used in each.
-    ``seconds`` is a budget for the search. Convolutional contracting networks are bounded by the comparison matrix of
-    their channels, whatever the method.
+    ``seconds`` is a budget for the search of "trace"; the others search nothing. Convolutional contracting networks are
+    bounded by the comparison matrix of their channels, whatever the method.
 
     Raises IllPosedError where neither proof applies, ProofError where rounding stands in the way of both.
     """

@@ -22,6 +22,8 @@ from equilip.rounding import Array
 
 #: The search over t runs over t / t_smallest - 1 between these.
 _NARROW, _WIDE = 1e-9, 1e9
+#: Multiples at the edge of what floats can hold.
+_LEAST, _LARGEST = 1e-100, 1e100
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +142,9 @@ def _decoupled(smallest: Array, top: float, own: Array) -> Scaled:
 
     ``own`` is the square of D's norm. A constant output gets a bound of 1e-30, for a proof needs a little room.
     """
-    blind = smallest * 1e9
-    if top == 0.0:
-        return Scaled(np.where(smallest > 0.0, blind, 1.0), np.maximum(own * (1.0 + 1e-8), 1e-60))
-    rho = np.maximum(own * (1.0 + 1e-8), 1e-60)
-    return Scaled(1e-9 * rho / top**2, rho)
+    # Numbers that have no place among floats stop at the edge: whatever the factor, what it gives is proved later.
+    with np.errstate(over="ignore", under="ignore", divide="ignore"):
+        rho = np.maximum(own * (1.0 + 1e-8), 1e-60)
+        if top == 0.0:
+            return Scaled(np.where(smallest > 0.0, np.minimum(smallest * 1e9, _LARGEST), 1.0), rho)
+        return Scaled(np.clip(1e-9 * rho / top / top, _LEAST, _LARGEST), rho)
