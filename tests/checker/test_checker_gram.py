@@ -125,3 +125,6 @@ def test_work_is_bounded() -> None:
         gram.norm_above(gram.matrix(A), Budget(10**6))
     with pytest.raises(Refused, match="too long"):
         gram.convolution(exact(np.ones((4, 4, 3, 3))), (128, 127), Budget(10**6))
+    for kernel in (np.ones((70, 70, 1, 1)), np.ones((1, 1, 64, 64))):
+        with pytest.raises(Refused, match="too many"):
+            gram.convolution(exact(kernel), (128, 128), Budget(2**60))

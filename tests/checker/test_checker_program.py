@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checker_artefacts import certificate, form_bytes, form_header, lben, lipschitz_claim, safetensors_bytes, verdict_on
+from checker_chains import chain_bytes, product_claim, random_chain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_checker_claims import block
@@ -67,6 +68,15 @@ def test_it_runs_with_numpy_alone(run: Path) -> None:
     assert done.stdout.startswith("VALID for the form with sha256 ")
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     assert json.loads(done.stdout)["claims"][0]["bound_hex"] == (1.0).hex()
+
+
+def test_chains_are_checked_with_numpy_alone(tmp_path: Path) -> None:
+    form = chain_bytes(layers := random_chain(np.random.default_rng(1)))
+    assert verdict_on(tmp_path, certificate(form, product_claim(layers, "raw")), form).valid
+    command = [sys.executable, "-c", BLOCKER, str(tmp_path / "certificate.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("VALID for the form with sha256 ")
 
 
 def test_output_and_exit_status(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

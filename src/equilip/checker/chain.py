@@ -38,7 +38,7 @@ from equilip.checker.verdict import Claim, Refused
 
 MAX_LAYERS = 256
 MAX_PIXELS = 2**14  #: of a torus
-MAX_NUMBERS = 2**24  #: of a matrix or a kernel
+MAX_NUMBERS = 2**22  #: of a matrix or a kernel
 
 Tensors = dict[str, Floats]
 #: A layer's factor, given what the claim says of it: null, or the numbers r of a sandwich.

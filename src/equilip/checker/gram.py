@@ -19,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equilip.checker.exact import Budget, Exact
+from equilip.checker.verdict import Refused
 
 Integers64 = NDArray[np.int64]
 
 STEPS = 24
 FINE = 40  #: binary places of the bounds on the way back
 CLOSE = 2.0**-21  #: relative distance to a lower estimate at which no further step is worth while
+MAX_TABLE = 2**24  #: entries of a table of cosines
+MAX_BLOCKS = 2**25  #: entries of all matrices together
 PRECISION = 100  #: binary places of the sines and cosines before they are rounded
 
 
@@ -73,6 +76,8 @@ def convolution(kernel: Exact, torus: tuple[int, int], budget: Budget) -> Blocks
         return Blocks(np.zeros((1, 1, 1), dtype=np.int64), None, 0, 0)
     (m, c, k, l), (tall, wide) = kernel.integers.shape, torus  # noqa: E741
     taps, frequencies = k * l, (tall // 2 + 1) * wide
+    if frequencies * taps > MAX_TABLE or frequencies * m * c > MAX_BLOCKS:
+        raise Refused("a convolution of too many frequencies, taps or channels")
     budget.spend(6 * frequencies * taps * m * c)
     # Taps and cosines have 2 * bits bits each and are multiplied in halves; products of two lower halves are dropped.
     bits = (60 - taps.bit_length()) // 2
@@ -137,6 +142,7 @@ def norm_above(blocks: Blocks, budget: Budget) -> Fraction:
         imag = None if imag is None else np.ascontiguousarray(imag.transpose(0, 2, 1))
     # What rounding every part of a Gram matrix by 1/2 can take from its norm.
     lost = real.shape[1]
+    budget.spend(200 * real.size)
     enough = int(estimate(real, imag) * (1 + CLOSE) * 2**FINE)
     drops = np.zeros((0, len(real)), dtype=np.int64)
     above = 0
