@@ -4,7 +4,7 @@ It reads ``certificate.json`` and ``form.safetensors``, builds the matrix of eac
 in exact integer arithmetic, and proves it positive definite (or, for some l-infinity bounds, checks inequalities).
 docs/what-is-proved.md says what must be trusted.
 Read it in this order: verdict, exact, definite, quadratic, claims, files; convolution and contraction stand alone,
-and so do gram and chain; tiers comes after convolution.
+and so do gram, maps and chain; tiers comes after convolution.
 """
 
 from __future__ import annotations
