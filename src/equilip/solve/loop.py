@@ -38,6 +38,9 @@ EARLY = 16
 #: Steps still to go from which sorting out the open samples costs less than carrying the others along.
 WORTH_NARROWING = 10
 
+#: A residual below this share of the tolerance would have met it a step earlier.
+SLACK = 0.25
+
 #: Reads of the residual without real progress, close to rounding, before the number format is blamed.
 PATIENCE = 3
 
@@ -207,6 +210,16 @@ def _resolution(equation: Equation, reading: Reading) -> float:
 def _steps(rate: float, excess: float) -> int:
     """How many steps shrink an error by the factor ``excess``, at this rate."""
     return max(1, math.ceil(math.log(max(excess, 1.0)) / -math.log(rate)))
+
+
+def learn(report: Report, before: int | None) -> int:
+    """After how many steps to read the residual next time: as late as now, earlier where there was slack.
+
+    ``before``: after how many it was read this time, None where the rate said so. A reading that comes too early costs
+    as much as several steps, so the slack has to be clear.
+    """
+    slack = before is not None and report.steps == before and report.excess < SLACK
+    return max(1, report.steps - 1) if slack else report.steps
 
 
 def solve(

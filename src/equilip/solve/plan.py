@@ -12,7 +12,7 @@ from equilip.operators import Operator
 from equilip.solve import loop
 from equilip.solve.implicit import Task, check_finite
 from equilip.solve.iteration import Equation, Prepared
-from equilip.solve.loop import Outcome, Report
+from equilip.solve.loop import Outcome
 from equilip.solve.metric import Metric, require
 from equilip.solve.multipliers import find_metric
 from equilip.solve.settings import Settings
@@ -21,9 +21,6 @@ from equilip.solve.substitution import levels
 
 #: Training steps for which one reading of the spectrum serves; every step size converges, this one stays fast.
 FRESH = 64
-
-#: A residual below this share of the tolerance would have met it a step earlier.
-SLACK = 0.25
 
 
 @dataclass
@@ -37,14 +34,6 @@ class Pace:
     age: int = 0
     forward: int | None = None
     adjoint: int | None = None
-
-    def learn(self, report: Report, before: int | None) -> int:
-        """After how many steps to read the residual next time: as late as now, earlier where there was slack.
-
-        A reading that comes too early costs as much as several steps, so the slack has to be clear.
-        """
-        slack = before is not None and report.steps == before and report.excess < SLACK
-        return max(1, report.steps - 1) if slack else report.steps
 
 
 class Plan:
@@ -139,7 +128,7 @@ class Plan:
         outcome = self._iterate(prepared, equation, start, self.goal(equation.bias.dtype), expected)
         self.last = outcome.report.status
         if self.pace is not None:
-            self.pace.forward = self.pace.learn(outcome.report, self.pace.forward)
+            self.pace.forward = loop.learn(outcome.report, self.pace.forward)
         return outcome
 
     def iterate_linear(
@@ -149,7 +138,7 @@ class Plan:
         goal = self.goal(equation.bias.dtype) if tolerance is None else tolerance
         outcome = self._iterate(prepared, equation, None, goal, expected)
         if self.pace is not None:
-            self.pace.adjoint = self.pace.learn(outcome.report, self.pace.adjoint)
+            self.pace.adjoint = loop.learn(outcome.report, self.pace.adjoint)
         return outcome
 
     def _iterate(

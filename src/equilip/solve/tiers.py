@@ -7,7 +7,7 @@ The adjoint equation, with Wᵀ, starts at the last tier.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import torch
@@ -20,6 +20,9 @@ from equilip.solve import loop
 from equilip.solve.convolutional import Convolutional
 from equilip.solve.iteration import Equation, Prepared, Run, Solver
 from equilip.solve.metric import Metric, constructed
+
+#: For each tier a number of steps, where it is known.
+Steps = list[int | None]
 
 #: The most iterations that one tier gets in a sweep.
 MOST = 20_000
@@ -62,7 +65,9 @@ class TierByTierRun(Run[Tensor | None]):
                 None if state is None else found[i],
                 tolerance=SHARE * self.tolerance,
                 limit=MOST,
+                expected=own.expected[own.transposed][i],
             )
+            own.latest[own.transposed][i] = loop.learn(outcome.report, own.expected[own.transposed][i])
             found[i], before = outcome.z, i
             cost += outcome.report.iterations
         self.cost = max(cost, 1)
@@ -101,11 +106,17 @@ def _by_tier(sigma: Activation, sizes: list[int]) -> list[Activation]:
 
 @dataclass(frozen=True, eq=False)
 class PreparedTiers(Prepared):
-    """W, the solver of each of its tiers, and what is known of each; ``transposed``: whether this is for Wᵀ."""
+    """W, the solver of each of its tiers, and what is known of each; ``transposed``: whether this is for Wᵀ.
+
+    expected: after how many steps to read the residual of each tier, for W and for Wᵀ. It stays as it is, so that the
+    same equation is solved alike again; ``latest`` is what the solves have taught since, for a W near by.
+    """
 
     W: Tiers
     tiers: tuple[Prepared, ...]
     metrics: tuple[Metric, ...]
+    expected: tuple[Steps, Steps]
+    latest: tuple[Steps, Steps]
     transposed: bool = False
     rate: float = 0.0
 
@@ -113,11 +124,11 @@ class PreparedTiers(Prepared):
         return TierByTierRun(equation, self, tolerance)
 
     def transpose(self) -> PreparedTiers:
-        return PreparedTiers(self.W, tuple(tier.transpose() for tier in self.tiers), self.metrics, not self.transposed)
+        return replace(self, tiers=tuple(tier.transpose() for tier in self.tiers), transposed=not self.transposed)
 
     def renewed(self, W: Operator) -> PreparedTiers | None:
         # Steps come from the spectra as they were: every step size converges, and these change slowly.
-        return _prepare(W, self.metrics) if isinstance(W, Tiers) and not self.transposed else None
+        return _prepare(W, self.metrics, self.latest) if isinstance(W, Tiers) and not self.transposed else None
 
 
 @dataclass(frozen=True)
@@ -132,10 +143,12 @@ class TierByTier(Solver):
         if not isinstance(W, Tiers):
             raise InputError("this solver is for multi-tier networks; leave the choice to Auto()")
         metrics = tuple(found for part in W.parts if (found := constructed(part)) is not None)
-        return _prepare(W, metrics)
+        unknown: Steps = [None] * len(metrics)
+        return _prepare(W, metrics, (unknown, unknown))
 
 
-def _prepare(W: Tiers, metrics: tuple[Metric, ...]) -> PreparedTiers:
+def _prepare(W: Tiers, metrics: tuple[Metric, ...], expected: tuple[Steps, Steps]) -> PreparedTiers:
     solver = Convolutional()
     tiers = tuple(solver.prepare(part, metric) for part, metric in zip(W.parts, metrics, strict=True))
-    return PreparedTiers(W, tiers, metrics)
+    own, latest = ((list(expected[0]), list(expected[1])) for _ in range(2))
+    return PreparedTiers(W, tiers, metrics, own, latest)
