@@ -35,7 +35,7 @@ def check_guarantee(form: Network, guarantee: Guarantee | None, *, bound: Bound 
 
     ``bound``: what :func:`lipschitz` proved for this form already, which is then all that is looked at. Nothing
     can be said above ``MAX_NEURONS`` neurons, where the promise is believed. Of a chain, the product of the layers'
-    bounds may be above the promise by ``ALLOWANCE`` for each of them.
+    bounds may be above the promise by 1e-4 for each of them.
     """
     if isinstance(form, Chain):
         from equilip.certify.product import check_product

@@ -63,7 +63,7 @@ def matrix(exact: Exact) -> Blocks:
     """One real matrix (m, c), as a block."""
     m, c = exact.integers.shape
     own, exponent = rounded(exact, width(max(m, c)))
-    return Blocks(own[None], None, exponent, 0 if exponent <= exact.exponent else math.isqrt(m * c) + 1)
+    return Blocks(own[None], None, exponent, 0 if exponent <= exact.exponent else math.isqrt(m * c) // 2 + 1)
 
 
 def convolution(kernel: Exact, torus: tuple[int, int], budget: Budget) -> Blocks:
@@ -140,8 +140,8 @@ def norm_above(blocks: Blocks, budget: Budget) -> Fraction:
     if real.shape[1] > real.shape[2]:
         real = np.ascontiguousarray(real.transpose(0, 2, 1))
         imag = None if imag is None else np.ascontiguousarray(imag.transpose(0, 2, 1))
-    # What rounding every part of a Gram matrix by 1/2 can take from its norm.
-    lost = real.shape[1]
+    # What rounding every part of a Gram matrix (m, m) by 1/2 can take from its norm, times 2**FINE: m/2, or m/√2.
+    lost = math.isqrt(real.shape[1] ** 2 << 2 * FINE - (2 if imag is None else 1)) + 1
     budget.spend(200 * real.size)
     enough = int(estimate(real, imag) * (1 + CLOSE) * 2**FINE)
     drops = np.zeros((0, len(real)), dtype=np.int64)
@@ -215,7 +215,7 @@ def row_sums(real: Integers64, imag: Integers64 | None) -> list[int]:
 
 
 def back(bound: int, drops: list[int], lost: int) -> int:
-    """A bound on ‖A‖ from one on what the steps made of it, in units of 2**-FINE: ‖A‖² <= 2**drop (‖next‖ + lost)."""
+    """A bound on ‖A‖ from one on what the steps made of it, all times 2**FINE: ‖A‖² <= 2**drop (‖next‖ + lost)."""
     for drop in reversed(drops):
-        bound = math.isqrt(bound + (lost << FINE) << drop + FINE) + 1
+        bound = math.isqrt(bound + lost << drop + FINE) + 1
     return bound
