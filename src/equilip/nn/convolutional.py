@@ -18,7 +18,7 @@ from equilip.activations import Activation, ReLU
 from equilip.errors import InputError
 from equilip.form import Form, Standardisation
 from equilip.nn.guarantee import Guarantee
-from equilip.nn.image_equilibrium import ImageEquilibrium
+from equilip.nn.image_equilibrium import ImageEquilibrium, sized
 from equilip.nn.metrics import FullMetric, IdentityMetric, PixelMetric
 from equilip.nn.module import check_sizes, uniform
 from equilip.operators import (
@@ -133,11 +133,11 @@ class LBENConv(ImageEquilibrium):
 
     def form(self) -> Form:
         lam = torch.ones_like(self.A[:1, :1, 0]) if self.psi is None else torch.exp(-self.psi)
-        A, B = _sized(self.A, (0.5 * self.log_a).exp()), _sized(self.B, self.beta)
+        A, B = sized(self.A, (0.5 * self.log_a).exp()), sized(self.B, self.beta)
         U: Tensor = self.U
         C: Tensor = self.C
         if self.log_u is not None and self.log_g is not None:
-            U, C = _sized(U, (0.5 * self.log_u).exp()), _sized(C, (0.5 * self.log_g).exp())
+            U, C = sized(U, (0.5 * self.log_u).exp()), sized(C, (0.5 * self.log_g).exp())
         if self.psi is None:
             lam = lam[:, :, :1]
         wired = Wiring(
@@ -200,9 +200,3 @@ class MonotoneConv(LBENConv):
             dtype=dtype,
             generator=generator,
         )
-
-
-def _sized(tensor: Tensor, size: Tensor) -> Tensor:
-    """The tensor with this Frobenius norm; zero stays zero."""
-    norm = torch.linalg.vector_norm(tensor)
-    return tensor * (size / norm.clamp(min=torch.finfo(tensor.dtype).tiny))
