@@ -206,16 +206,18 @@ class Recurrence(WithProof):
 
     def _rest(self, z: Tensor) -> Tensor | None:
         """The symmetric terms of X z that are no convolution."""
+        total = self._read(z)
+        if total is None or not self.uneven:
+            return total
+        term = Conv2d(self.input_kernel, self.shape, self.padding.of(self.input_kernel.shape[-1] // 2))
+        lam = self.multipliers
+        return total + lam * term.apply(lam * z)
+
+    def _read(self, z: Tensor) -> Tensor | None:
+        """The term of the output map, CᵀC z / 2γ."""
         if self.ends is None:
             return None
-        head = self.ends.head
-        total = head.adjoint(head.apply(z)) / (2 * self.ends.gamma)
-        if self.uneven:
-            k = self.input_kernel.shape[-1]
-            term = Conv2d(self.input_kernel, self.shape, self.padding.of(k // 2))
-            lam = self.lam.expand(self.shape).flatten()
-            total = total + lam * term.apply(lam * z)
-        return total
+        return self.ends.head.adjoint(self.ends.head.apply(z)) / (2 * self.ends.gamma)
 
     def split(self, z: Tensor) -> Tensor:
         """X z = Λ (I - W) z for rows z (batch, n)."""
@@ -244,16 +246,24 @@ class Recurrence(WithProof):
 
         Proofs do not use it: its rounding is not that of a sum of products.
         """
-        torus, blocks = self._on_torus
+        torus, blocks, uneven = self._on_torus
         _, h, w = self.shape
-        images = torus.multiply(blocks, torus.embed(z.unflatten(-1, self.shape)))[:h, :w]
-        rest, image = self._rest(z), images.permute(3, 2, 0, 1).flatten(1)
-        return image if rest is None else image + rest
+        own = torus.embed(z.unflatten(-1, self.shape))
+        images = torus.multiply(blocks, own)[:h, :w]
+        if uneven is not None:
+            lam = self.lam.permute(1, 2, 0).unsqueeze(-1)
+            own[:h, :w] *= lam
+            images += lam * torus.multiply(uneven, own, out=own)[:h, :w]
+        read, image = self._read(z), images.permute(3, 2, 0, 1).flatten(1)
+        return image if read is None else image + read
 
     @cached_property
-    def _on_torus(self) -> tuple[Torus, Tensor]:
+    def _on_torus(self) -> tuple[Torus, Tensor, Tensor | None]:
         torus = Torus(*self.torus_size, self.lam.dtype, self.lam.device)
-        return torus, torus.blocks(self.symbol)
+        uneven = None
+        if self.uneven:
+            uneven = torus.blocks(symbol(self.input_kernel.detach(), torus.height, torus.width)[: torus.rows])
+        return torus, torus.blocks(self.symbol), uneven
 
     def adjoint(self, y: Tensor) -> Tensor:
         return y - self.split_adjoint(self._scale(y))
@@ -273,6 +283,18 @@ class Recurrence(WithProof):
 
     def norm_bound(self) -> float:
         return self._norm_bound
+
+    def largest(self, steps: int = 10) -> float:
+        """A lower estimate of the largest eigenvalue of X's symmetric part, by power iteration in float32."""
+        with torch.no_grad():
+            quick = self.to(torch.float32, None)
+            assert isinstance(quick, Recurrence)
+            v = torch.randn(1, self.in_size, generator=torch.Generator().manual_seed(0)).to(self.lam.device)
+            size = 0.0
+            for _ in range(steps):
+                v = 0.5 * (quick.split(v) + quick.split_adjoint(v)) / v.norm()
+                size = float(v.norm())
+            return size
 
     @property
     def torus_size(self) -> tuple[int, int]:

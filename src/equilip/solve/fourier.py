@@ -2,7 +2,8 @@
 
 With Λ as preconditioner the equation is 0 ∈ X z - Λ bias + Λ ∂f(z), and the resolvent is (I + αX)⁻¹: Λ is gone from it,
 so a metric that differs at every pixel costs nothing. X is a circular convolution on a torus a little larger than the
-image, whose surplus pixels are neurons with σ = 0, plus terms of low rank. The step α = 1/√(μL) comes from the symbol.
+image, whose surplus pixels are neurons with σ = 0, plus terms of low rank. The step α = 1/√(μL) comes from the symbol;
+where that says too little of L, from a few steps of power iteration too, for every step is legal.
 
 The adjoint equation v = J (Wᵀ v + g) is the same one for q = Ψ v with Xᵀ for X and g for Λ bias.
 """
@@ -21,6 +22,9 @@ from equilip.operators import Operator, Recurrence, Torus, Transposed
 from equilip.solve.iteration import Equation, Prepared, Run, Solver
 from equilip.solve.low_rank import Correction, correction
 from equilip.solve.metric import Metric
+
+#: What an estimate of L is multiplied by, for it comes from below.
+MARGIN = 1.1
 
 
 class FourierRun(Run[Tensor]):
@@ -161,8 +165,10 @@ class FourierPeacemanRachford(Solver):
         if not isinstance(W, Recurrence):
             raise InputError("the Fourier solver is for convolutional networks; leave the choice to Auto()")
         own = W.spectrum() if metric is None or metric.own is None else metric.own
-        alpha = self.alpha or 1 / math.sqrt(own.mu * own.L)
-        low, high = alpha * own.mu, alpha * own.L
+        # L bounds a term that Λ makes uneven by Λ's largest entry, at a hundred times what it may be.
+        L = min(own.L, MARGIN * W.largest()) if W.uneven else own.L
+        alpha = self.alpha or 1 / math.sqrt(own.mu * L)
+        low, high = alpha * own.mu, alpha * L
         rate = max(abs(1 - low) / (1 + low), abs(1 - high) / (1 + high))
         with torch.no_grad():
             height, width = W.torus_size
