@@ -245,6 +245,16 @@ def test_bounds_are_proved_checked_and_never_beaten(tmp_path: Path, padding: Pad
         certify.prove(form, 0.9 * bound.value)
 
 
+def test_kernels_that_wrap_onto_themselves_have_certificates_too(tmp_path: Path) -> None:
+    model = make(Circular(0), size=(8, 8), channels=(1, 1, 1))
+    assert model.hidden_features + 3 <= 128
+    form = model.form().detach()
+    form.save(tmp_path / "form.safetensors")
+    certify.lipschitz(form).save(tmp_path / "certificate.json")
+    verdict = check(tmp_path / "certificate.json")
+    assert verdict.valid, verdict.reason
+
+
 def test_radii_survive_attack() -> None:
     model = make(size=(4, 4), m=2.0).eval()
     x = inputs(model, 20)

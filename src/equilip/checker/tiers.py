@@ -14,7 +14,8 @@ As B_i - B_iᵀ cancels, and the rows of N_i are rows of K_i or zero,
 so that 2 - W - Wᵀ >= 2 ε: there is one equilibrium for every input. For multipliers τ the bound β holds if
 τ (X + Xᵀ) - CᵀC/β - τ² U Uᵀ/β >= 0 (mathematics 1.2). The last two have their entries in different tiers, so
 c² <= 2 τ ε β and τ² f² <= 2 τ ε β suffice, with c >= ‖C P‖ and f >= ‖U‖. That is what is proved, in rational
-arithmetic. For small networks the matrix itself is formed from the definitions above and proved positive definite too.
+arithmetic. For small networks the matrix itself is formed from the definitions above and proved positive definite too,
+unless a circular kernel is larger than its image.
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ class TieredForm:
     circular: bool
     epsilon: float
     pool: int
+
+    @property
+    def wraps(self) -> bool:
+        """Whether two numbers of a circular kernel meet at one pixel: their sum need not be a float."""
+        kernels = (self.A[-1], self.hidden[-1]), (self.U, self.hidden[0])
+        return self.circular and any(kernel.shape[3] > min(shape[1:]) for kernel, shape in kernels)
 
     @property
     def sizes(self) -> list[int]:
@@ -155,7 +162,7 @@ def prove_claim(form: TieredForm, claim: object, budget: Budget) -> Claim:
     squares = head_square(form.C, form.pool, head, budget), tau * tau * kernel_square(form.U)
     if max(squares) > 2 * tau * Fraction(form.epsilon) * beta:
         raise Refused("the bound is smaller than what the construction proves")
-    if sum(form.sizes) + form.C.shape[0] <= SMALL:
+    if sum(form.sizes) + form.C.shape[0] <= SMALL and not form.wraps:
         prove_positive_definite(inequality(form, beta, tau, budget))
     return Claim("lipschitz", "l2", units, bound)
 
