@@ -74,6 +74,17 @@ def test_matrices() -> None:
         assert norm * (1 - 1e-7) <= found <= norm * (1 + 3e-6) + 1e-300, number
 
 
+@pytest.mark.parametrize(("m", "c"), [(129, 200), (150, 140), (300, 130)])
+def test_matrices_that_are_multiplied_in_tiles(m: int, c: int) -> None:
+    rng = np.random.default_rng(m)
+    A = rng.normal(0, 1, (m, c))
+    integers = rng.integers(-(2**20), 2**20, (2, m, c))
+    assert np.array_equal(gram.product(integers, integers), gram.product(integers, integers.copy()))
+    for own in (A, np.linalg.qr(A)[0], A.astype(np.float32)):
+        norm = float(np.linalg.norm(own.astype(np.float64), 2))
+        assert norm * (1 - 1e-13) <= of_matrix(own) <= norm * (1 + 2e-5)
+
+
 def test_convolutions() -> None:
     rng = np.random.default_rng(1)
     for number in range(120):

@@ -26,6 +26,7 @@ Integers64 = NDArray[np.int64]
 STEPS = 24
 FINE = 40  #: binary places of the bounds on the way back
 CLOSE = 2.0**-21  #: relative distance to a lower estimate at which no further step is worth while
+TILE = 64  #: rows of a matrix that are multiplied at a time
 MAX_TABLE = 2**24  #: entries of a table of cosines
 MAX_BLOCKS = 2**25  #: entries of all matrices together
 PRECISION = 100  #: binary places of the sines and cosines before they are rounded
@@ -145,14 +146,20 @@ def norm_above(blocks: Blocks, budget: Budget) -> Fraction:
     budget.spend(200 * real.size)
     enough = int(estimate(real, imag) * (1 + CLOSE) * 2**FINE)
     drops = np.zeros((0, len(real)), dtype=np.int64)
-    above = 0
+    above, history = 0, [[0] * len(real)] * 2
     for step in range(STEPS + 1):
         sizes = zip(squares(real, imag), row_sums(real, imag), drops.T.tolist(), strict=True)
         uppers = [back(min(math.isqrt(s << 2 * FINE) + 1, most << FINE), drop, lost) for s, most, drop in sizes]
-        left = [block for block, upper in enumerate(uppers) if upper > enough and step < STEPS]
+        # Two steps that gain nothing are the last: what is left is what rounding takes.
+        left = [
+            block
+            for block, upper in enumerate(uppers)
+            if upper > enough and step < STEPS and (step < 2 or upper < history[-2][block] * (1 - CLOSE))
+        ]
         above = max([above, *(upper for block, upper in enumerate(uppers) if block not in set(left))])
         if not left:
             break
+        history = [[past[block] for block in left] for past in (history[-1], uppers)]
         real, imag, dropped = squared(real[left], None if imag is None else imag[left], budget)
         drops = np.vstack([drops[:, left], dropped])
     return Fraction(above + (blocks.doubt << FINE)) * Fraction(2) ** (blocks.exponent - FINE)
@@ -193,8 +200,17 @@ def squared(
 
 
 def product(left: Integers64, right: Integers64) -> Integers64:
-    """A Bᵀ of every two blocks, (F, m, c) each."""
-    return np.einsum("fik,fjk->fij", left, right)
+    """A Bᵀ of every two blocks, (F, m, c) each; of A Aᵀ the lower half only, by tiles that stay near the processor."""
+    if left is not right or left.shape[1] <= 2 * TILE:
+        return np.einsum("fik,fjk->fij", left, right)
+    blocks, m, _ = left.shape
+    result = np.empty((blocks, m, m), dtype=np.int64)
+    for i in range(0, m, TILE):
+        for j in range(0, i + 1, TILE):
+            tile = np.einsum("fik,fjk->fij", left[:, i : i + TILE], left[:, j : j + TILE])
+            result[:, i : i + TILE, j : j + TILE] = tile
+            result[:, j : j + TILE, i : i + TILE] = tile.transpose(0, 2, 1)
+    return result
 
 
 def squares(real: Integers64, imag: Integers64 | None) -> list[int]:
