@@ -50,7 +50,7 @@ def as_form(model: Form | HasForm) -> Form:
     if form.hidden_size > MAX_NEURONS and not isinstance(form.W, WithProof | Contraction):
         raise InputError(
             f"{form.hidden_size} neurons: proofs form a matrix of the neurons and stop at {MAX_NEURONS}; "
-            "certify a smaller network, or rely on its parametrisation's guarantee()"
+            "certify a smaller network, the chain() of a Stack, or rely on its parametrisation's guarantee()"
         )
     for name in ("W", "U", "C", "D"):
         for tensor in getattr(form, name).tensors:

@@ -183,7 +183,7 @@ def check_small(rows: int, columns: int) -> None:
     if rows * columns > LARGEST_MATRIX:
         raise InputError(
             f"one form of this network has a matrix of {rows} x {columns} numbers, too many to make; "
-            "Stack.proved_bound() is the product of its layers' bounds, each proved, for any size"
+            "certify.lipschitz(stack.chain()) is the product of a Stack's layers' bounds, each proved, for any size"
         )
 
 
