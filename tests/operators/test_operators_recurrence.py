@@ -177,6 +177,38 @@ def test_the_torus_multiplies_circular_convolutions(height: int, width: int, c: 
     assert torch.allclose(got, expected, atol=1e-12)
 
 
+@every
+def test_the_torus_gives_the_same_preactivations(
+    metric: str, padding: Padding, layer: type[InputLayer], k: int
+) -> None:
+    W, _ = make(metric=metric, padding=padding, layer=layer, k=k)
+    z = torch.randn(5, W.in_size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        quick = W.plus(z, torch.zeros_like(z))
+    assert torch.allclose(quick, W.apply(z), rtol=1e-12, atol=1e-12)
+
+
+@every
+def test_the_estimate_of_the_largest_eigenvalue(metric: str, padding: Padding, layer: type[InputLayer], k: int) -> None:
+    W, _ = make(metric=metric, padding=padding, layer=layer, k=k)
+    X = W.split(torch.eye(W.in_size, dtype=torch.float64))
+    exact = float(torch.linalg.eigvalsh(0.5 * (X + X.mT))[-1])
+    assert 0.5 * exact <= W.largest() <= exact * (1 + 1e-5)
+
+
+def test_subnormal_weights_are_no_weights_but_have_gradients() -> None:
+    W, _ = make(layer=Plain)
+    assert W.ends is not None
+    tiny = (W.ends.input.kernel.float() * 1e-20).requires_grad_()
+    tensors = (*(t.float() for t in W.tensors[:3]), tiny, *(t.float() for t in W.tensors[4:]))
+    moved = W.rebuild(tensors)
+    assert isinstance(moved, Recurrence)
+    kernel = moved.input_kernel
+    assert not bool(kernel.any())
+    (gradient,) = torch.autograd.grad(kernel.sum(), tiny)
+    assert bool(gradient.any())
+
+
 def test_what_breaks_the_proof_is_refused() -> None:
     W, _ = make()
     assert W.ends is not None
