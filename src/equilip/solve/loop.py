@@ -141,7 +141,7 @@ def iterate(
         point = run.read(state)
         return Outcome(point, point, Report(point.new_zeros(batch), 0, 0, Status.CONVERGED, 0.0))
 
-    rate = min(max(prepared.rate, 1e-3), 0.9999)
+    promised = rate = min(max(prepared.rate, 1e-3), 0.9999)
     learning = False
     if expected is None:
         expected = _steps(rate, 1 / tolerance) if run.planned is None else run.planned
@@ -189,6 +189,11 @@ def iterate(
         steps = _steps(rate, worst)
         if learning and not math.isfinite(before):
             steps = min(steps, EARLY)  # one reading knows no rate
+        elif learning:
+            learning = False
+            if taken + steps >= expected:
+                # What is seen early may be too slow: then nothing was learnt, and theory says how long to go on.
+                rate, worst, steps = promised, math.inf, max(1, expected - taken)
         if idle:
             steps = min(steps, SOON) if close else max(steps, wait)
         if steps >= WORTH_NARROWING:
