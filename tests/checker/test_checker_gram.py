@@ -100,6 +100,23 @@ def test_convolutions() -> None:
         assert norm * (1 - 1e-14) <= found <= norm * (1 + 3e-6), number
 
 
+@pytest.mark.parametrize("bits", [2, 3, 5])
+def test_what_rounding_takes_is_added(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With numbers of a few bits rounding is the rule, and the bound is still one."""
+    monkeypatch.setattr(gram, "width", lambda terms: bits)
+    rng = np.random.default_rng(bits)
+    for number in range(150):
+        m, c = rng.integers(1, 5, 2)
+        A = rng.normal(0, 1, (m, c)) if number % 3 else np.linalg.qr(rng.normal(0, 1, (m + c, c)))[0]
+        assert of_matrix(A) >= np.linalg.norm(A, 2) * (1 - 1e-14)
+        K = rng.normal(0, 1, (m, c, 2, 2))
+        assert of_convolution(K, (3, 3)) >= np.linalg.norm(circular(K, (3, 3)), 2) * (1 - 1e-14)
+        # The steps alone: integers, so that nothing but the steps rounds.
+        real = rng.integers(-(2**bits), 2**bits + 1, (1, m, m))
+        found = gram.norm_above(gram.Blocks(real, None, 0, 0), Budget())
+        assert float(found) >= np.linalg.norm(real[0].astype(np.float64), 2) * (1 - 1e-14)
+
+
 def test_it_is_never_below_the_norm_known_exactly() -> None:
     """Integers with a norm that is a square root: the bound is compared in fractions."""
     for entries, square in (([[3, 4], [-4, 3]], 25), ([[1, 1], [1, 1]], 4), ([[2, 0], [0, 1]], 4), ([[1, 2, 2]], 9)):
