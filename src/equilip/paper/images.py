@@ -10,7 +10,7 @@ network we know the sizes, and that it has channels, means and a linear map; tha
 Everything that is measured is solved in float64, with a proof for every point.
 
 Two things are ours. Networks with the metric "full" and a bound have an input layer that is ``Weighted`` by Λ, for
-which a step of the training takes 4 ms a sample at 8 channels; ``Plain``, as published, takes 50. For every other
+which a step of the training takes 3 ms a sample at 8 channels; ``Plain``, as published, takes 40. For every other
 network here the two are the same map, or cost the same, and theirs is ``Plain``. And networks with a bound start with
 input layers and output maps of natural sizes, where the authors' start with norm 1.
 """
