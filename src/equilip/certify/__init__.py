@@ -14,7 +14,7 @@ from equilip.certify.local import LocalBound, lipschitz_local
 from equilip.certify.monotone import Monotone, monotone
 from equilip.certify.norms import product_of_norms
 from equilip.certify.pairs import RowBounds, rows
-from equilip.certify.product import ProductBound, product_bound, product_rows, raw_of
+from equilip.certify.product import ProductBound, product_bound
 from equilip.certify.promise import ALLOWANCE, check_guarantee
 from equilip.certify.radius import radius
 from equilip.certify.recall import recall
@@ -47,11 +47,9 @@ __all__ = [
     "norm_bound",
     "product_bound",
     "product_of_norms",
-    "product_rows",
     "prove",
     "radius",
     "raw_bound",
-    "raw_of",
     "reachable",
     "recall",
     "rows",

@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from equilip import attack, certify, checker, data, nn
-from equilip.certify import Bound, RowBounds
-from equilip.chain import Chain, Network
+from equilip.certify import Bound
+from equilip.chain import Network
 from equilip.compare.settings import Settings
 from equilip.data import Dataset
 from equilip.errors import FormatError, IllPosedError, ProofError
+from equilip.form import Form
 from equilip.operators import Contraction
 from equilip.paper import experiment
 from equilip.paper.stages import box_of, check
@@ -133,7 +134,7 @@ def _measure(
     x, label = dataset.test_x, dataset.test_y
     radius = torch.zeros(len(x), dtype=torch.float64)
     if bound is not None:
-        pairs = _pairs(form, bound)
+        pairs = certify.rows(form, bound)
         parts = zip(*(every.split(rows_at_a_time(form.hidden_size)) for every in (x, label)), strict=True)
         radius = torch.cat([certify.radius(form, *part, bound=bound, pairs=pairs) for part in parts])
     seconds = time.perf_counter() - start
@@ -149,7 +150,7 @@ def _measure(
     runs.write_result(folder, "attack", values, form.sha256)
     attack.Outcome.of(found, some, own, dataset.shape).save(folder / "attack.npz")
     guarantee = model.guarantee()
-    declared = None if guarantee is None or guarantee.bound is None else certify.raw_of(form, guarantee.bound)
+    declared = None if guarantee is None or guarantee.bound is None else certify.raw_bound(form, guarantee.bound)
     epochs = metrics.read(folder)
     infer = _timed(model, x)
     return Measured(
@@ -171,21 +172,12 @@ def _measure(
 
 
 def _prove(settings: Settings, form: Network) -> Bound | None:
-    if isinstance(form, Chain):
-        return certify.product_bound(form)
-    if isinstance(form.W, Contraction):
+    if isinstance(form, Form) and isinstance(form.W, Contraction):
         return None  # what is known of these is in the maximum norm
     try:
         return certify.lipschitz(form, seconds=settings.search)
     except (IllPosedError, ProofError):
         return None
-
-
-def _pairs(form: Network, bound: Bound) -> RowBounds:
-    if isinstance(bound, certify.ProductBound) and isinstance(form, Chain):
-        return certify.product_rows(form, bound)
-    assert not isinstance(form, Chain)
-    return certify.rows(form, bound)
 
 
 def _certify(settings: Settings, folder: Path, model: Model, form: Network) -> Bound | None:
