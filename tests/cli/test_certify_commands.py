@@ -131,6 +131,7 @@ def test_a_spent_budget_is_said(run: Path, capsys: pytest.CaptureFixture[str]) -
 def test_verify(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     certificate = run / "certificate.json"
     assert main(["verify", str(certificate)]) == 0
+    assert main(["verify", str(run)]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"VALID for the form with sha256 {runs.stored_sha256(run)}")
     assert "raw input units" in shown

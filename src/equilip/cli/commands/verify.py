@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from equilip.cli.options import Parser
 from equilip.cli.output import Output
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("certificate", metavar="CERT", help="certificate.json")
+    parser.add_argument("certificate", metavar="CERT", help="a certificate; for a run its certificate.json")
     parser.add_argument("--form", metavar="PATH", help="the form, where it is not the file that the certificate names")
 
 
@@ -23,7 +24,10 @@ def run(options: argparse.Namespace, output: Output) -> int:
     from equilip.checker import check
     from equilip.checker.__main__ import as_json, as_text
 
-    verdict = check(options.certificate, options.form)
+    certificate = Path(options.certificate)
+    if certificate.is_dir():
+        certificate /= "certificate.json"
+    verdict = check(certificate, options.form)
     output.line(as_text(verdict))
     output.result(json.loads(as_json(verdict)))
     return verdict.exit_status
