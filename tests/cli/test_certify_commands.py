@@ -158,7 +158,11 @@ def test_verify_says_why_not(run: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["verify", str(certificate)]) == 2
     assert capsys.readouterr().out.startswith("UNREADABLE: ")
     assert main(["verify", str(run)]) == 2
-    assert "is not a regular file" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("UNREADABLE: not JSON")
+    certificate.unlink()
+    assert main(["verify", str(run)]) == 2
+    assert "certificate.json" in capsys.readouterr().out
+    assert main(["verify", str(run / "form.safetensors")]) == 2
     assert "the following arguments are required: CERT" in failing(capsys, "verify")
 
 
