@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from equilip import data, interop
+from equilip.report.numbers import error_bound
 from equilip.train import evaluate
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -51,8 +52,8 @@ def held_against(name: str, kind: str, gamma: float | None, dataset: data.Datase
     share = percent / 100
     room = 200 * math.sqrt(share * (1 - share) / count)
     sys.stdout.write(
-        f"{name}: {found.test_error_percent:.2f} % ({percent} % published), z within {found.max_error_bound:.2g}, "
-        f"{seconds:.0f} CPU s\n"
+        f"{name}: {found.test_error_percent:.2f} % ({percent} % published), "
+        f"z within {error_bound(found.max_error_bound)}, {seconds:.0f} CPU s\n"
     )
     assert abs(found.test_error_percent - percent) <= room
     return seconds

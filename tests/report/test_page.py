@@ -368,6 +368,7 @@ def test_numbers_that_are_shown_hold(value: float) -> None:
     assert float(below(value)) <= value <= float(above(value))
     assert float(below(value, 3)) <= value <= float(above(value, 3))
     assert float(error_bound(value)) >= value
+    assert error_bound(0.0) == "0"
     assert float(above(value)) <= value * 1.0002
     assert float(percent_below(value).removesuffix(" %")) <= value
 

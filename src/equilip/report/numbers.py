@@ -33,6 +33,8 @@ def percent_below(value: float) -> str:
 
 def error_bound(value: float) -> str:
     """A small upper bound in two digits, rounded up."""
+    if value == 0.0:
+        return "0"
     return f"{decimal.Context(prec=2, rounding=decimal.ROUND_CEILING).create_decimal_from_float(value):.1e}"
 
 

@@ -13,6 +13,7 @@ from equilip.cli.inputs import load_data
 from equilip.cli.options import Parser, add_data, one_of
 from equilip.cli.output import Output
 from equilip.data import check_name
+from equilip.report.numbers import error_bound
 
 if TYPE_CHECKING:
     from equilip.train import Evaluation
@@ -61,8 +62,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 def rows(found: Evaluation) -> list[tuple[str, str]]:
     """What is shown of an evaluation."""
-    bound = "not proved" if found.max_error_bound is None else f"{found.max_error_bound:.1e}"
-    residual = "none converged" if found.max_residual is None else f"{found.max_residual:.1e}"
+    bound = "not proved" if found.max_error_bound is None else error_bound(found.max_error_bound)
+    residual = "none converged" if found.max_residual is None else error_bound(found.max_residual)
     return [
         ("test error", f"{found.test_error_percent:.2f} %"),
         ("samples", str(found.n)),
