@@ -183,7 +183,7 @@ def test_files_of_another_version_or_cut(command: str, run: Path, failing: Any) 
 def test_a_certificate_that_is_none(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path, why in (
         (tmp_path / "none.json", "cannot read .*No such file"),
-        (run, "is not a regular file"),
+        (run, "cannot read .*certificate.json.*No such file"),
         (run / "config.toml", "not JSON"),
         (run / "form.safetensors", "not JSON"),
     ):
