@@ -25,11 +25,10 @@ import numpy as np
 from equilip.checker.exact import Budget, Floats
 from equilip.checker.files import (
     MAX_INPUTS,
-    MAX_ROWS,
     Record,
     hexadecimal,
     natural,
-    parse_block,
+    parse_ends,
     record,
     sequence,
 )
@@ -83,23 +82,10 @@ def parse_contracting(fields: Record, tensors: dict[str, Floats]) -> Contracting
             raise Refused(f"{name} is too large for circular padding")
     pooled = c * ((h + 2 * padding) // pool) * ((w + 2 * padding) // pool)
     head = tensors["C"]
-    if head.ndim != 2 or head.shape[1] != pooled or not 1 <= head.shape[0] <= MAX_ROWS:
-        raise Refused(f"C has shape {head.shape}, which does not fit {pooled} pooled numbers")
-    shapes = {"b": (n,), "c": head.shape[:1], "mean": (p,), "std": (p,)}
-    for name, shape in shapes.items():
-        if name in tensors and tensors[name].shape != shape:
-            raise Refused(f"{name} has shape {tensors[name].shape}, not {shape}")
-    std = tensors.get("std")
-    if std is not None and not (std > 0).all():
-        raise Refused("std must be positive")
+    std, blocks = parse_ends(fields, tensors, n, p, pooled)
     if tensors["W"].size + tensors["U"].size + head.size > MAX_NUMBERS:
         raise Refused("more numbers than this program adds up")
-    blocks = [parse_block(entry, n) for entry in sequence(fields["activation"], "activation", 0, MAX_ROWS)]
-    if sum(size for size, _, _ in blocks) != n:
-        raise Refused(f"the activation's blocks do not cover the {n} neurons")
-    return ContractingForm(
-        tensors["W"], tensors["U"], head, None if std is None else std.reshape(inputs, -1), tuple(blocks)
-    )
+    return ContractingForm(tensors["W"], tensors["U"], head, None if std is None else std.reshape(inputs, -1), blocks)
 
 
 def sizes(what: str, value: object) -> tuple[int, int, int]:

@@ -28,12 +28,10 @@ import numpy as np
 from equilip.checker.definite import prove_positive_definite
 from equilip.checker.exact import Budget, Exact, Floats
 from equilip.checker.files import (
-    MAX_INPUTS,
-    MAX_ROWS,
     Record,
     hexadecimal,
     natural,
-    parse_block,
+    parse_ends,
     record,
     sequence,
 )
@@ -102,21 +100,8 @@ def parse_convolutional(fields: Record, tensors: dict[str, Floats]) -> Convoluti
     if not padding < pool or (h + 2 * padding) % pool or (w + 2 * padding) % pool:
         raise Refused("the pooling does not divide the hidden images")
     pooled = c * ((h + 2 * padding) // pool) * ((w + 2 * padding) // pool)
-    if head.ndim != 2 or head.shape[1] != pooled or not 1 <= head.shape[0] <= MAX_ROWS:
-        raise Refused(f"C has shape {head.shape}, which does not fit {pooled} pooled numbers")
     p = kernel.shape[1] * h * w
-    if p > MAX_INPUTS:
-        raise Refused(f"{p} inputs: more than this program checks")
-    shapes = {"b": (n,), "c": head.shape[:1], "mean": (p,), "std": (p,)}
-    for name, shape in shapes.items():
-        if name in tensors and tensors[name].shape != shape:
-            raise Refused(f"{name} has shape {tensors[name].shape}, not {shape}")
-    std = tensors.get("std")
-    if std is not None and not (std > 0).all():
-        raise Refused("std must be positive")
-    blocks = [parse_block(entry, n) for entry in sequence(fields["activation"], "activation", 0, MAX_ROWS)]
-    if sum(size for size, _, _ in blocks) != n:
-        raise Refused(f"the activation's blocks do not cover the {n} neurons")
+    std, _ = parse_ends(fields, tensors, n, p, pooled)
     return ConvolutionalForm(
         (c, h, w), lam, A, B, kernel, head, std,
         W["padding"] == "circular", U["kind"] == "weighted", epsilon, gamma, pool, padding,

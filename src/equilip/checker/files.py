@@ -29,6 +29,8 @@ MAX_CLAIMS = 64
 LAYERED = r"[0-9]{1,3}\.[a-z]{1,16}"
 
 Record = dict[str, object]
+#: Of an activation: how many neurons, and between which slopes.
+Blocks = tuple[tuple[int, float, float], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,8 +259,34 @@ def parse_form(content: bytes) -> Form:
     std = tensors.get("std")
     if (std is None) != ("mean" not in tensors) or (std is not None and not (std > 0).all()):
         raise Refused("mean and std must come together, and std must be positive")
+    blocks = parse_blocks(fields, n)
+    D: NDArray[np.floating] = np.zeros((q, p), tensors["W"].dtype)
+    return Form(tensors["W"], tensors["U"], tensors["C"], tensors.get("D", D), std, blocks)
+
+
+def parse_blocks(fields: Record, n: int) -> Blocks:
+    """The activation's blocks, which have to cover n neurons: how many, and between which slopes."""
     blocks = [parse_block(entry, n) for entry in sequence(fields["activation"], "activation", 0, MAX_ROWS)]
     if sum(size for size, _, _ in blocks) != n:
         raise Refused(f"the activation's blocks do not cover the {n} neurons")
-    D: NDArray[np.floating] = np.zeros((q, p), tensors["W"].dtype)
-    return Form(tensors["W"], tensors["U"], tensors["C"], tensors.get("D", D), std, tuple(blocks))
+    return tuple(blocks)
+
+
+def parse_ends(fields: Record, tensors: dict[str, Floats], n: int, p: int, pooled: int) -> tuple[Floats | None, Blocks]:
+    """std, and the activation's blocks, of a network of images with n neurons, p inputs and ``pooled`` means to read.
+
+    Refused unless C, b, c, mean, std and the activation fit these.
+    """
+    head = tensors["C"]
+    if head.ndim != 2 or head.shape[1] != pooled or not 1 <= head.shape[0] <= MAX_ROWS:
+        raise Refused(f"C has shape {head.shape}, which does not fit {pooled} pooled numbers")
+    if p > MAX_INPUTS:
+        raise Refused(f"{p} inputs: more than this program checks")
+    shapes = {"b": (n,), "c": head.shape[:1], "mean": (p,), "std": (p,)}
+    for name, shape in shapes.items():
+        if name in tensors and tensors[name].shape != shape:
+            raise Refused(f"{name} has shape {tensors[name].shape}, not {shape}")
+    std = tensors.get("std")
+    if std is not None and not (std > 0).all():
+        raise Refused("std must be positive")
+    return std, parse_blocks(fields, n)

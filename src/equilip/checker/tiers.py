@@ -38,7 +38,7 @@ from equilip.checker.convolution import (
 )
 from equilip.checker.definite import prove_positive_definite
 from equilip.checker.exact import Budget, Exact, Floats
-from equilip.checker.files import MAX_INPUTS, MAX_ROWS, Record, hexadecimal, natural, parse_block, record, sequence
+from equilip.checker.files import Record, hexadecimal, natural, parse_ends, record, sequence
 from equilip.checker.verdict import Claim, Refused
 
 MAX_TIERS = 16
@@ -113,21 +113,8 @@ def parse_tiered(fields: Record, tensors: dict[str, Floats]) -> TieredForm:
     if not pool or h % pool or w % pool:
         raise Refused("the pooling does not divide the last tier's images")
     pooled = c * (h // pool) * (w // pool)
-    if head.ndim != 2 or head.shape[1] != pooled or not 1 <= head.shape[0] <= MAX_ROWS:
-        raise Refused(f"C has shape {head.shape}, which does not fit {pooled} pooled numbers")
     p = kernel.shape[1] * hidden[0][1] * hidden[0][2]
-    if p > MAX_INPUTS:
-        raise Refused(f"{p} inputs: more than this program checks")
-    shapes = {"b": (n,), "c": head.shape[:1], "mean": (p,), "std": (p,)}
-    for name, expected in shapes.items():
-        if name in tensors and tensors[name].shape != expected:
-            raise Refused(f"{name} has shape {tensors[name].shape}, not {expected}")
-    std = tensors.get("std")
-    if std is not None and not (std > 0).all():
-        raise Refused("std must be positive")
-    blocks = [parse_block(entry, n) for entry in sequence(fields["activation"], "activation", 0, MAX_ROWS)]
-    if sum(size for size, _, _ in blocks) != n:
-        raise Refused(f"the activation's blocks do not cover the {n} neurons")
+    std, _ = parse_ends(fields, tensors, n, p, pooled)
     return TieredForm(tuple(hidden), A, B, K, kernel, head, std, circular, epsilon, pool)
 
 
