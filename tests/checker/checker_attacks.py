@@ -55,3 +55,23 @@ def tamper(
             refused[attack.__name__] += 1
     for attack in caught_where_false:
         assert refused[attack.__name__] or attack in harmless, attack.__name__
+
+
+def flipped(case: Any, content: bytes) -> bytes:
+    """One bit changed."""
+    changed = bytearray(content)
+    changed[int(case.rng.integers(len(content)))] ^= 1 << int(case.rng.integers(8))
+    return bytes(changed)
+
+
+def flipped_certificate(case: Any) -> Files:
+    return flipped(case, case.certificate()), case.form
+
+
+def flipped_form(case: Any) -> Files:
+    return case.certificate(), flipped(case, case.form)
+
+
+def flipped_form_with_new_digest(case: Any) -> Files:
+    form = flipped(case, case.form)
+    return case.certificate(form), form

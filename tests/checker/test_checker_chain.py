@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checker_artefacts import Array, certificate, form_bytes, lben, verdict_on
-from checker_attacks import tamper
+from checker_attacks import flipped_form, flipped_form_with_new_digest, tamper
 from checker_chains import (
     Layer,
     block,
@@ -394,18 +394,6 @@ def other_layer(case: Case) -> Files:
     name = str(case.rng.choice(list(place)))
     place[name] = values[int(case.rng.integers(len(values)))]
     return case.altered(layers)
-
-
-def flipped_form(case: Case) -> Files:
-    form = bytearray(case.form)
-    form[int(case.rng.integers(len(form)))] ^= 1 << int(case.rng.integers(8))
-    return case.certificate(), bytes(form)
-
-
-def flipped_form_with_new_digest(case: Case) -> Files:
-    form = bytearray(case.form)
-    form[int(case.rng.integers(len(form)))] ^= 1 << int(case.rng.integers(8))
-    return case.certificate(bytes(form)), bytes(form)
 
 
 def other_digest(case: Case) -> Files:

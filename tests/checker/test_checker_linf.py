@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from checker_artefacts import Array, certificate, form_bytes, lben
-from checker_attacks import tamper
+from checker_attacks import flipped_certificate, tamper
 from checker_rational import INTERVALS, lipschitz_matrix, positive_definite
 from test_checker_claims import block
 
@@ -242,12 +242,6 @@ def other_activation(case: Case) -> Files:
     kind = str(case.rng.choice(["relu", "identity", "sigmoid", "gelu"]))
     form = form_bytes(case.tensors, [block(kind, n)])
     return case.certificate(form), form
-
-
-def flipped_certificate(case: Case) -> Files:
-    content = bytearray(case.certificate())
-    content[int(case.rng.integers(len(content)))] ^= 1 << int(case.rng.integers(8))
-    return bytes(content), case.form
 
 
 #: Attacks after which nothing can be valid, and attacks after which a true claim may remain.

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from checker_artefacts import Array, certificate, form_bytes, lben
-from checker_attacks import tamper
+from checker_attacks import flipped_certificate, tamper
 from checker_rational import lipschitz_matrix, positive_definite
 from test_checker_claims import block
 from test_checker_linf import hexes, slopes_of
@@ -214,12 +214,6 @@ def other_activation(case: Case) -> Files:
         case.tensors, [block(str(case.rng.choice(["relu", "identity", "sigmoid"])), len(case.tensors["b"]))]
     )
     return case.certificate(form), form
-
-
-def flipped_certificate(case: Case) -> Files:
-    content = bytearray(case.certificate())
-    content[int(case.rng.integers(len(content)))] ^= 1 << int(case.rng.integers(8))
-    return bytes(content), case.form
 
 
 #: Attacks after which nothing can be valid, and attacks after which a true claim may remain.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checker_artefacts import Array, certificate, form_bytes, form_header, lben, lipschitz_claim, safetensors_bytes
+from checker_attacks import flipped_certificate, flipped_form, flipped_form_with_new_digest
 from checker_rational import claims_hold
 from test_checker_claims import block, smallest_bound
 
@@ -51,11 +52,6 @@ class Case:
         claim = {**self.claim, **changes}
         form_field = {**self.stated["form"], "sha256": digest}
         return json.dumps({**self.stated, "claims": [claim], "form": form_field}).encode()
-
-    def flipped(self, content: bytes) -> bytes:
-        changed = bytearray(content)
-        changed[int(self.rng.integers(len(content)))] ^= 1 << int(self.rng.integers(8))
-        return bytes(changed)
 
     def last_bit(self) -> bytes:
         """The form with one number of one tensor changed by one unit in its last place."""
@@ -145,19 +141,6 @@ def cut_form(case: Case) -> Files:
 
 def longer_form(case: Case) -> Files:
     form = case.form + bytes(int(case.rng.integers(1, 20)))
-    return case.certificate(form), form
-
-
-def flipped_certificate(case: Case) -> Files:
-    return case.flipped(case.certificate()), case.form
-
-
-def flipped_form(case: Case) -> Files:
-    return case.certificate(), case.flipped(case.form)
-
-
-def flipped_form_with_new_digest(case: Case) -> Files:
-    form = case.flipped(case.form)
     return case.certificate(form), form
 
 

@@ -130,24 +130,17 @@ def test_a_table_with_a_direction(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "monotonic" in capsys.readouterr().out
 
 
+#: Enough of a comparison of images to see every stage.
+TINY = (
+    *("--seconds", "0.1", "--parameters", "700", "--runs", "1"),
+    *("--attacked", "5", "--eps", "0.1", "--limit", "40", "--jobs", "1"),
+)
+
+
 @pytest.mark.parametrize("name", ["lben-conv", "mondeq-conv", "nemon-conv", "aol-conv"])
 def test_convolutional_families(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = [
-        "--seconds",
-        "0.1",
-        "--parameters",
-        "700",
-        "--runs",
-        "1",
-        "--attacked",
-        "5",
-        "--eps",
-        "0.1",
-        "--limit",
-        "40",
-    ]
     out = tmp_path / "out"
-    assert main(["compare", "--data", "digits", "--families", name, *small, "--jobs", "1", "--out", str(out)]) == 0
+    assert main(["compare", "--data", "digits", "--families", name, *TINY, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     (found,) = json.loads((out / "comparison.json").read_text())["families"]
     (run,) = found["runs"]
@@ -166,22 +159,8 @@ def test_convolutional_families(name: str, tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize("name", ["sandwich-conv", "cpl-conv"])
 def test_stacks_too_large_for_one_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("equilip.nn.stack.MAX_ROWS", 20)
-    small = [
-        "--seconds",
-        "0.1",
-        "--parameters",
-        "700",
-        "--runs",
-        "1",
-        "--attacked",
-        "5",
-        "--eps",
-        "0.1",
-        "--limit",
-        "40",
-    ]
     out = tmp_path / "out"
-    assert main(["compare", "--data", "digits", "--families", name, *small, "--jobs", "1", "--out", str(out)]) == 0
+    assert main(["compare", "--data", "digits", "--families", name, *TINY, "--out", str(out)]) == 0
     assert isinstance(load_network(out / f"{name}-0"), Chain)
     (run,) = json.loads((out / "comparison.json").read_text())["families"][0]["runs"]
     assert run["bugs"] == []

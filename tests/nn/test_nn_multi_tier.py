@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from nn_ascent import Networks, climb
+from nn_memory import kept
 
 from equilip import activations, certify
 from equilip import form as forms
@@ -153,23 +154,10 @@ def test_derivatives(padding: Padding, channels: tuple[int, ...], size: tuple[in
 def test_memory_of_training_does_not_grow_with_the_iterations() -> None:
     model = make()
     x = inputs(model, 4)
-    kept: list[int] = []
-    steps: list[int] = []
-    for tolerance in (1e-2, 1e-12):
-        total = 0
-
-        def pack(tensor: torch.Tensor) -> torch.Tensor:
-            nonlocal total
-            total += tensor.nbytes
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            solution = model.solve(x, Settings(tolerance=tolerance))
-        solution.y.sum().backward()
-        kept.append(total)
-        steps.append(solution.iterations)
-    assert steps[1] > 2 * steps[0]
-    assert kept[0] == kept[1] > 0
+    rough, few = kept(model, x, 1e-2)
+    fine, many = kept(model, x, 1e-12)
+    assert many > 2 * few
+    assert rough == fine > 0
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
