@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -22,9 +23,10 @@ from certify_networks import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equilip.certify import Bound, lipschitz, prove, rows
+from equilip.certify import Bound, lipschitz, prove, raw_bound, rows
 from equilip.errors import IllPosedError, InputError, ProofError
 from equilip.form import Form, Standardisation, affine, compose, dense, residual
+from equilip.nn import LBEN
 
 #: The exact sum of a proof's terms cannot be told from an eigenvalue in floating point.
 TIE = 1e-11
@@ -231,3 +233,12 @@ def test_no_time_still_gives_a_proof() -> None:
     assert bound.note
     assert worst_slope(form) <= bound.value <= 1.0
     assert is_proof(form, bound)
+
+
+@given(st.floats(1e-200, 1e200), st.floats(1e-12, 1e12))
+def test_raw_bounds_are_never_too_small(gamma: float, std: float) -> None:
+    units = Standardisation(torch.zeros(1, dtype=torch.float64), torch.tensor([std], dtype=torch.float64))
+    network = LBEN(1, 1, 1, 1.0, standardisation=units, dtype=torch.float64).form()
+    assert network.standardisation is not None
+    stored = float(network.standardisation.std)
+    assert Fraction(raw_bound(network, gamma)) * Fraction(stored) >= Fraction(gamma)

@@ -23,7 +23,7 @@ import torch
 
 import equilip
 from equilip import tiered, wiring
-from equilip.certify.bounds import Bound, slopes_of, uniform_std
+from equilip.certify.bounds import Bound, raw_bound, slopes_of
 from equilip.errors import ProofError
 from equilip.form import Form, write_whole
 from equilip.operators import Plain, Tiers, WithProof
@@ -125,7 +125,7 @@ def by_construction(form: Form, value: float | None = None) -> Constructed:
     sharp = known.gamma is None or beta < known.gamma
     return Constructed(
         value=beta,
-        value_raw=_raw(form, beta),
+        value_raw=raw_bound(form, beta),
         multipliers=lam,
         multipliers_raw=lam,
         slopes=slopes_of(form),
@@ -197,15 +197,4 @@ def norms_product(form: Form, *, raw: bool) -> float:
     """‖C‖ ‖ΛU‖ / ε, with the norms as they are bounded here: what holds without looking at the terms of γ."""
     known = facts(form)
     value = math.sqrt(head_square(known) * float(input_square(known))) / known.epsilon
-    return _raw(form, value) if raw else value
-
-
-def _raw(form: Form, beta: float) -> float:
-    """A bound for raw inputs: r with r min(std) >= β in exact arithmetic."""
-    if form.standardisation is None:
-        return beta
-    least = float(form.standardisation.std.min())
-    raw = beta if uniform_std(form) == 1.0 else up(beta / least)
-    while Fraction(raw) * Fraction(least) < Fraction(beta):
-        raw = up(raw)
-    return raw
+    return raw_bound(form, value) if raw else value

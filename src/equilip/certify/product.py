@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 import equilip
-from equilip.certify.bounds import Bound
+from equilip.certify.bounds import Bound, raw_bound
 from equilip.certify.pairs import SQRT2, RowBounds
-from equilip.chain import Chain, Network
+from equilip.chain import Chain
 from equilip.checker.chain import parse_chain
 from equilip.checker.exact import Budget
 from equilip.checker.files import parse_metadata
@@ -93,7 +93,7 @@ def product_bound(chain: Chain) -> ProductBound:
     value = max(float_above(math.prod(map(Fraction, factors), start=Fraction(1))), 2.0**-1000)
     return ProductBound(
         value=value,
-        value_raw=raw_of(chain, value),
+        value_raw=raw_bound(chain, value),
         multipliers=np.zeros(0),
         multipliers_raw=np.zeros(0),
         slopes=(),
@@ -116,13 +116,6 @@ def float_above(number: Fraction) -> float:
     except OverflowError:
         raise ProofError("a factor of the bound is beyond the range of numbers") from None
     return found if Fraction(found) >= number else up(found)
-
-
-def raw_of(network: Network, value: float) -> float:
-    """A bound for raw inputs from one for standardised ones: r with r min(std) >= value in exact arithmetic."""
-    if network.standardisation is None:
-        return value
-    return float_above(Fraction(value) / Fraction(float(network.standardisation.std.min())))
 
 
 def _weights(link: Link) -> tuple[float, ...] | None:
@@ -155,7 +148,7 @@ def product_rows(chain: Chain, bound: ProductBound) -> RowBounds:
         return caps
     rows, before = last
     grown = 1.0 + 2.0 * gamma(rows.shape[1] + 8)
-    raw = raw_of(chain, before)
+    raw = raw_bound(chain, before)
     sizes = np.linalg.norm(rows, axis=1) * grown + 1e-300
     apart = (np.array([np.linalg.norm(row - rows, axis=1) for row in rows]) * grown + 1e-300) * (1.0 - np.eye(q))
     return RowBounds(
